@@ -1,0 +1,165 @@
+"""The decision store: every decision about a window, and who acts on it.
+
+One row a decision in a SQL table. A fired decision is claimed by one run at a time: the claim is a lease that the
+holder renews, so a decision whose holder died can be taken over, and one that is finished never runs again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from everloop.domain.errors import DecisionTaken, EverloopError
+from everloop.domain.retraining import RetrainingDecision
+
+_metadata = sa.MetaData()
+_table = sa.Table(
+    "decisions",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("model", sa.String, nullable=False, index=True),
+    sa.Column("window_end", sa.String, nullable=False),
+    sa.Column("window_id", sa.String, nullable=False),
+    sa.Column("action", sa.String, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("fired_at", sa.DateTime(timezone=True)),
+    sa.Column("claimed_by", sa.String),
+    sa.Column("renewed_at", sa.DateTime(timezone=True)),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("outcome", sa.String),
+)
+_DIALECTS = {"sqlite": sqlite, "postgresql": postgresql}
+
+
+class DecisionStore:
+    """Stored decisions; safe for any number of processes."""
+
+    def __init__(self, url: str, *, lease: timedelta) -> None:
+        self._lease = lease
+        self._engine = sa.create_engine(url, **({"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}))
+        if self._engine.dialect.name not in _DIALECTS:
+            raise EverloopError(f"EVERLOOP_DATABASE_URL names {self._engine.dialect.name}; use sqlite:///… or postgresql+psycopg://…")
+        _metadata.create_all(self._engine)
+
+    def store(self, decision: RetrainingDecision) -> bool:
+        """Keep `decision`; True if this call made it fire, which happens at most once for each id.
+
+        A decision that has fired is never overwritten.
+        """
+        fires = decision.action == "retrain"
+        values = {
+            "model": decision.model,
+            "window_end": decision.window.end,
+            "window_id": decision.window.id,
+            "action": decision.action,
+            "body": decision.model_dump_json(exclude={"outcome"}),
+            "fired_at": _now() if fires else None,
+        }
+        insert = _DIALECTS[self._engine.dialect.name].insert(_table).values(id=decision.id, attempts=0, **values)  # type: ignore[attr-defined]
+        upsert = insert.on_conflict_do_update(index_elements=["id"], set_=values, where=_table.c.fired_at.is_(None))
+        with self._engine.begin() as connection:
+            return bool(connection.execute(upsert).rowcount) and fires
+
+    def list(self, model: str) -> Sequence[RetrainingDecision]:
+        """Every decision about `model`, oldest window first."""
+        query = sa.select(_table.c.body, _table.c.outcome).where(_table.c.model == model).order_by(_table.c.window_end, _table.c.window_id)
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return [RetrainingDecision.model_validate_json(body).model_copy(update={"outcome": outcome}) for body, outcome in rows]
+
+    def get(self, decision: str) -> RetrainingDecision:
+        """The stored decision with this id.
+
+        Raises:
+            EverloopError: there is none.
+        """
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_table.c.body, _table.c.outcome).where(_table.c.id == decision)).one_or_none()
+        if row is None:
+            raise EverloopError(f"decision {decision!r} is not stored in {self._engine.url!r}; `everloop decisions` lists those that are")
+        return RetrainingDecision.model_validate_json(row.body).model_copy(update={"outcome": row.outcome})
+
+    def claim(self, decision: str, by: str) -> None:
+        """Afterwards `by` holds the decision.
+
+        Raises:
+            DecisionTaken: another run holds it, or it is finished.
+            EverloopError: it is not stored.
+        """
+        free = sa.or_(_table.c.claimed_by.is_(None), _table.c.renewed_at < _now() - self._lease, _table.c.claimed_by == by)
+        update = (
+            sa.update(_table)
+            .where(_table.c.id == decision, _table.c.fired_at.is_not(None), _table.c.outcome.is_(None), free)
+            .values(claimed_by=by, renewed_at=_now(), attempts=_table.c.attempts + 1)
+        )
+        with self._engine.begin() as connection:
+            taken = connection.execute(update).rowcount
+        if not taken:
+            outcome = self.get(decision).outcome
+            state = f"finished: {outcome}" if outcome else "held by another run"
+            raise DecisionTaken(f"decision {decision} is {state}; one decision starts one retraining, so this run stops here")
+
+    def renew(self, decision: str, by: str) -> bool:
+        """True if `by` still holds the decision; its lease then starts anew."""
+        update = sa.update(_table).where(_table.c.id == decision, _table.c.claimed_by == by, _table.c.outcome.is_(None)).values(renewed_at=_now())
+        with self._engine.begin() as connection:
+            return bool(connection.execute(update).rowcount)
+
+    def finish(self, decision: str, by: str, outcome: str) -> bool:
+        """Afterwards the decision has an outcome; False if `by` does not hold it any more."""
+        update = (
+            sa.update(_table)
+            .where(_table.c.id == decision, _table.c.claimed_by == by, _table.c.outcome.is_(None))
+            .values(outcome=outcome)
+        )
+        with self._engine.begin() as connection:
+            return bool(connection.execute(update).rowcount)
+
+    def give_up(self, decision: str, outcome: str) -> bool:
+        """Afterwards the decision has an outcome, if no living run holds it; True if this call gave it."""
+        dead = sa.or_(_table.c.claimed_by.is_(None), _table.c.renewed_at < _now() - self._lease)
+        update = sa.update(_table).where(_table.c.id == decision, _table.c.outcome.is_(None), dead).values(outcome=outcome)
+        with self._engine.begin() as connection:
+            return bool(connection.execute(update).rowcount)
+
+    def forgotten(self, model: str, *, older_than: timedelta) -> Sequence[tuple[str, int]]:
+        """Fired decisions on which nobody works, with the number of runs that claimed them so far.
+
+        Unclaimed for longer than `older_than`, or claimed by a run whose lease has ended.
+        """
+        now = _now()
+        nobody = sa.or_(
+            sa.and_(_table.c.claimed_by.is_(None), _table.c.fired_at <= now - older_than),
+            _table.c.renewed_at < now - self._lease,
+        )
+        query = sa.select(_table.c.id, _table.c.attempts).where(
+            _table.c.model == model, _table.c.fired_at.is_not(None), _table.c.outcome.is_(None), nobody
+        )
+        with self._engine.connect() as connection:
+            return [(row.id, row.attempts) for row in connection.execute(query)]
+
+    @contextmanager
+    def holding(self, decision: str, by: str) -> Iterator[None]:
+        """While the block runs, the lease on the claimed decision is renewed from a thread."""
+        stop = threading.Event()
+
+        def keep() -> None:
+            while not stop.wait(self._lease.total_seconds() / 6):
+                self.renew(decision, by)
+
+        thread = threading.Thread(target=keep, name=f"lease {decision}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)

@@ -1,0 +1,83 @@
+"""Prefect as the loop needs it: events out, runs started, what a person sees in the UI."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from everloop.domain.retraining import RetrainingDecision
+
+DEGRADED, ALERT = "everloop.model.degraded", "everloop.model.alert"
+
+
+def resource_of(model: str) -> dict[str, str]:
+    """The Prefect resource that stands for `model`."""
+    return {"prefect.resource.id": f"everloop.model.{model}", "prefect.resource.name": model}
+
+
+def emit_decision(decision: RetrainingDecision) -> None:
+    """Afterwards the event about a fired decision or an alert is on its way; it may be lost, the stored decision is not."""
+    from prefect.events import emit_event
+
+    emit_event(
+        event=DEGRADED if decision.action == "retrain" else ALERT,
+        resource=resource_of(decision.model),
+        payload={
+            "decision": decision.id,
+            "reason": decision.reason,
+            "reason_codes": list(decision.reason_codes),
+            "window": f"{decision.window.start} to {decision.window.end}",
+            "version": decision.version,
+        },
+    )
+
+
+def emit_alert(model: str, reason: str) -> None:
+    """Afterwards an alert about `model` is on its way."""
+    from prefect.events import emit_event
+
+    emit_event(event=ALERT, resource=resource_of(model), payload={"reason": reason})
+
+
+async def start_training(model: str, *, reason: str, decision: str, window: str, attempt: int) -> str:
+    """The id of the training run for `decision`; the same decision and attempt always name the same run."""
+    from prefect.deployments import run_deployment
+
+    run = await run_deployment(
+        name=f"train/{model}",
+        parameters={"model": model, "reason": reason, "decision": decision, "window": window},
+        timeout=0,
+        idempotency_key=f"{decision}#{attempt}",
+        as_subflow=False,
+    )
+    return str(run.id)
+
+
+def current_run_id(default: str) -> str:
+    """The id of the flow run that this code is part of; `default` outside of one."""
+    from prefect.runtime import flow_run
+
+    return str(flow_run.id or default)
+
+
+def show_markdown(key: str, text: str, *, description: str = "") -> None:
+    """Afterwards the run's page in the Prefect UI shows `text`; outside of a run nothing happens."""
+    from prefect.artifacts import create_markdown_artifact
+    from prefect.context import FlowRunContext, TaskRunContext
+
+    if FlowRunContext.get() or TaskRunContext.get():
+        create_markdown_artifact(markdown=text, key=_key(key), description=description or None)
+
+
+def show_table(key: str, rows: Sequence[dict[str, Any]], *, description: str = "") -> None:
+    """Afterwards the run's page in the Prefect UI shows `rows` as a table; outside of a run nothing happens."""
+    from prefect.artifacts import create_table_artifact
+    from prefect.context import FlowRunContext, TaskRunContext
+
+    if FlowRunContext.get() or TaskRunContext.get():
+        create_table_artifact(table=list(rows), key=_key(key), description=description or None)
+
+
+def _key(text: str) -> str:
+    return re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-")

@@ -1,0 +1,77 @@
+"""Losses per row. Every metric is a mean of them (rmse: its root), so that versions can be compared row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from everloop.domain.spec import Frozen, MetricName, Scalar
+
+_FLOOR = 1e-15
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said about n rows: values (n,) and, for classifiers, probabilities (n, classes)."""
+
+    values: np.ndarray
+    probabilities: np.ndarray | None = None
+    classes: tuple[Scalar, ...] = ()
+
+
+class LossSummary(Frozen):
+    """Count, mean and standard deviation (ddof 1) of per-row losses."""
+
+    n: int
+    mean: float
+    std: float
+
+
+def row_losses(metric: MetricName, actual: Sequence[object] | np.ndarray, predicted: Predictions) -> np.ndarray:
+    """The loss of each row, shape (n,), 0 or more; lower is better.
+
+    mae |y - p|; rmse (y - p)^2; log_loss -ln p(y) (Good 1952); brier (1 - p(y))^2 (Brier 1950, one of its two
+    equal halves); error_rate 0 or 1. A class the model does not know has probability 1e-15.
+    """
+    truth = np.asarray(actual)
+    if metric in ("mae", "rmse"):
+        errors = np.abs(truth.astype(float) - predicted.values.astype(float))
+        return errors if metric == "mae" else errors**2
+    if metric == "error_rate":
+        return (truth.astype(str) != predicted.values.astype(str)).astype(float)
+    of_truth = _probability_of(truth, predicted)
+    return -np.log(np.clip(of_truth, _FLOOR, 1)) if metric == "log_loss" else (1 - of_truth) ** 2
+
+
+def score(metric: MetricName, losses: np.ndarray) -> float:
+    """The metric that per-row `losses` amount to."""
+    mean = float(np.mean(losses))
+    return float(np.sqrt(mean)) if metric == "rmse" else mean
+
+
+def summarize(losses: np.ndarray) -> LossSummary:
+    """Count, mean and spread of `losses`, of which there must be at least two."""
+    return LossSummary(n=len(losses), mean=float(np.mean(losses)), std=float(np.std(losses, ddof=1)))
+
+
+def trivial_predictions(metric: MetricName, known: np.ndarray, rows: int, classes: tuple[Scalar, ...]) -> Predictions:
+    """What a model without features would say for `rows` rows: the median, the mean, or the class shares of `known`."""
+    if not classes:
+        value = np.median(known) if metric == "mae" else np.mean(known)
+        return Predictions(np.full(rows, float(value)))
+    shares = np.array([np.mean(known.astype(str) == str(name)) for name in classes])
+    most_common = classes[int(np.argmax(shares))]
+    return Predictions(np.full(rows, most_common), np.tile(shares, (rows, 1)), classes)
+
+
+def _probability_of(truth: np.ndarray, predicted: Predictions) -> np.ndarray:
+    if predicted.probabilities is None:
+        raise ValueError("this metric needs probabilities and the predictions carry none")
+    position = {str(name): index for index, name in enumerate(predicted.classes)}
+    columns = np.array([position.get(str(value), -1) for value in truth])
+    known = columns >= 0
+    result = np.zeros(len(truth))
+    result[known] = predicted.probabilities[np.flatnonzero(known), columns[known]]
+    return result

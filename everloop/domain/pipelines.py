@@ -1,0 +1,97 @@
+"""From a configuration to a scikit-learn pipeline, and from a fitted pipeline to predictions."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from everloop.domain.errors import SpecError
+from everloop.domain.metrics import Predictions
+from everloop.domain.schema import RowSchema, conform
+from everloop.domain.spec import Frozen, ModelSpec, Scalar
+
+# What skops may build from a model file beyond its own defaults. Reviewed: these three hold numbers only.
+TRUSTED_TYPES = (
+    "numpy.dtype",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    "sklearn.tree._tree.Tree",
+)
+
+
+class Configuration(Frozen):
+    """One point of the search: an estimator, its parameters, and how far back it is trained."""
+
+    estimator: str
+    parameters: dict[str, Scalar] = {}
+    history: str = "all"
+
+    @property
+    def title(self) -> str:
+        """The class name and the parameters, in one line."""
+        values = ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in self.parameters.items())
+        return f"{self.estimator.rsplit('.', 1)[-1]}({values}) on {self.history}"
+
+
+def check_parameters(spec: ModelSpec) -> None:
+    """Every parameter that the candidates name is one of their estimator's.
+
+    Raises:
+        SpecError: a parameter is unknown to the estimator.
+    """
+    for candidate in spec.search.candidates:
+        allowed = inspect.signature(_estimator_class(candidate.estimator)).parameters
+        for name in candidate.parameters:
+            if name not in allowed:
+                raise SpecError(
+                    f"models/{spec.name}/model.toml: search.candidates: {name!r} is not a parameter of {candidate.estimator}; "
+                    f"allowed: {', '.join(allowed)}"
+                )
+
+
+def build_pipeline(configuration: Configuration, schema: RowSchema, *, seed: int) -> Any:
+    """An unfitted pipeline that takes `conform`ed rows: impute and scale numbers where needed, one-hot categories."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    cls = _estimator_class(configuration.estimator)
+    parameters = dict(configuration.parameters)
+    if "random_state" in inspect.signature(cls).parameters:
+        parameters.setdefault("random_state", seed)
+    is_linear = ".linear_model." in configuration.estimator
+    is_boosting = "HistGradientBoosting" in configuration.estimator
+    steps: list[tuple[str, Any]] = [] if is_boosting else [("impute", SimpleImputer(strategy="median", keep_empty_features=True))]
+    if is_linear:
+        steps.append(("scale", StandardScaler()))
+    numeric = [feature.name for feature in schema.features if feature.role == "numeric"]
+    categorical = [feature.name for feature in schema.features if feature.role == "categorical"]
+    encode = OneHotEncoder(handle_unknown="ignore", sparse_output=False, dtype=np.float32)
+    prepare = ColumnTransformer(
+        [("numeric", Pipeline(steps) if steps else "passthrough", numeric), ("categorical", encode, categorical)],
+        verbose_feature_names_out=False,
+    )
+    return Pipeline([("prepare", prepare), ("model", cls(**parameters))])
+
+
+def predict(pipeline: Any, frame: pd.DataFrame, schema: RowSchema) -> Predictions:
+    """What the fitted `pipeline` says about the rows of `frame` (raw columns)."""
+    return predict_conformed(pipeline, conform(frame, schema))
+
+
+def predict_conformed(pipeline: Any, features: pd.DataFrame) -> Predictions:
+    """What the fitted `pipeline` says about rows that are already in canonical form."""
+    if not hasattr(pipeline, "predict_proba"):
+        return Predictions(np.asarray(pipeline.predict(features), dtype=float))
+    probabilities = np.asarray(pipeline.predict_proba(features))
+    values = pipeline.classes_[probabilities.argmax(axis=1)]
+    return Predictions(values, probabilities, tuple(name.item() if hasattr(name, "item") else name for name in pipeline.classes_))
+
+
+def _estimator_class(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)

@@ -1,0 +1,392 @@
+"""The spec of one model: everything a team decides about it, in one frozen value.
+
+`docs/spec.md` is generated from the descriptions below.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from everloop.domain.errors import SpecError
+
+Kind = Literal["regression", "binary", "multiclass"]
+MetricName = Literal["mae", "rmse", "log_loss", "error_rate", "brier"]
+Scalar = bool | int | float | str
+METRICS_BY_KIND: dict[Kind, tuple[MetricName, ...]] = {
+    "regression": ("mae", "rmse"),
+    "binary": ("log_loss", "error_rate", "brier"),
+    "multiclass": ("log_loss", "error_rate"),
+}
+ESTIMATORS_BY_KIND: dict[str, tuple[str, ...]] = {
+    "regression": (
+        "sklearn.ensemble.HistGradientBoostingRegressor",
+        "sklearn.ensemble.RandomForestRegressor",
+        "sklearn.ensemble.ExtraTreesRegressor",
+        "sklearn.linear_model.Ridge",
+        "sklearn.linear_model.ElasticNet",
+        "sklearn.linear_model.PoissonRegressor",
+    ),
+    "classification": (
+        "sklearn.ensemble.HistGradientBoostingClassifier",
+        "sklearn.ensemble.RandomForestClassifier",
+        "sklearn.ensemble.ExtraTreesClassifier",
+        "sklearn.linear_model.LogisticRegression",
+    ),
+}
+
+_DURATION = re.compile(r"^\s*(\d+)\s*(s|m|h|d|w)\s*$")
+_UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def parse_duration(text: str) -> timedelta:
+    """The time span that `text` such as '90s', '30m', '6h', '7d' or '2w' names.
+
+    Raises:
+        ValueError: the text is not a whole number and one of the units s, m, h, d, w, or the span is zero.
+    """
+    match = _DURATION.match(text)
+    if match is None or int(match[1]) == 0:
+        raise ValueError(f"{text!r} is not a duration; write a whole number above 0 and a unit: 90s, 30m, 6h, 7d or 2w")
+    return timedelta(**{_UNIT[match[2]]: int(match[1])})
+
+
+def _is_duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+def _is_history(text: str) -> str:
+    return text if text == "all" else _is_duration(text)
+
+
+def _is_persistence(text: str) -> str:
+    match = re.match(r"^(\d+) of (\d+)$", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]) <= 20:
+        raise ValueError(f"{text!r} is not a persistence; write 'n of m' with 1 <= n <= m <= 20, for example '2 of 3'")
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_is_duration)]
+History = Annotated[str, AfterValidator(_is_history)]
+Persistence = Annotated[str, AfterValidator(_is_persistence)]
+Column = Annotated[str, Field(min_length=1)]
+
+
+class Frozen(BaseModel):
+    """A value: unknown keys are refused and nothing changes after it is made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DataSpec(Frozen):
+    """`[data]`: where labelled rows come from."""
+
+    source: str = Field(
+        min_length=1,
+        description="A CSV or Parquet file, a folder or a glob of them (relative to EVERLOOP_DATA), or a SQLAlchemy URL.",
+    )
+    query: str | None = Field(
+        None,
+        description="SQL. On a database URL it is required and runs there; on files it runs in DuckDB over the table `source`.",
+    )
+    history: History | tuple[History, ...] = Field(
+        "all",
+        description="How far back training looks: 'all' or a span such as '180d' (needs `time`). A list: the search chooses.",
+    )
+    include_served: bool = Field(
+        True, description="Add captured predictions whose labels have arrived to the training data."
+    )
+
+    @property
+    def histories(self) -> tuple[str, ...]:
+        """The candidates for the training history, always as a tuple."""
+        return (self.history,) if isinstance(self.history, str) else self.history
+
+    @property
+    def is_database(self) -> bool:
+        """True if the source is a database URL rather than files."""
+        return bool(re.match(r"^[a-z][a-z0-9+]*://", self.source)) and not self.source.startswith("file://")
+
+    @model_validator(mode="after")
+    def _query_fits_the_source(self) -> DataSpec:
+        if self.is_database and not self.query:
+            raise ValueError("a database URL needs a query; add query = \"select …\" under [data]")
+        if not self.histories:
+            raise ValueError("history is an empty list; name at least one, for example 'all'")
+        return self
+
+
+class Features(Frozen):
+    """`[features]`: what the model may see."""
+
+    numeric: tuple[Column, ...] = Field((), description="Columns read as numbers (float32); trees may order them.")
+    categorical: tuple[Column, ...] = Field((), description="Columns read as categories: text, whole numbers or booleans.")
+    ranges: dict[str, tuple[float, float]] = Field(
+        {}, description="Lowest and highest value allowed for a numeric feature: in training data and in requests."
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All features, numeric ones first."""
+        return self.numeric + self.categorical
+
+    @model_validator(mode="after")
+    def _is_a_set_of_features(self) -> Features:
+        if not self.names:
+            raise ValueError("no feature is named; list at least one under numeric or categorical")
+        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"{', '.join(repeated)} is listed more than once; name each feature once")
+        for name, (low, high) in self.ranges.items():
+            if name not in self.numeric:
+                raise ValueError(f"ranges.{name} is not a numeric feature; allowed: {', '.join(self.numeric) or 'none'}")
+            if not low < high:
+                raise ValueError(f"ranges.{name} is [{low}, {high}]; the first number must be below the second")
+        return self
+
+
+class FloatRange(Frozen):
+    """A range the search draws a float from."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> FloatRange:
+        if not self.low < self.high:
+            raise ValueError(f"low = {self.low} is not below high = {self.high}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low = {self.low} with log = true; a logarithmic range starts above 0")
+        return self
+
+
+Choice = FloatRange | tuple[Scalar, ...] | Scalar
+
+
+class Candidate(BaseModel):
+    """`[[search.candidates]]`: an estimator, and values or ranges of its parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+    __pydantic_extra__: dict[str, Choice]
+
+    estimator: str = Field(description="The class, for example sklearn.ensemble.HistGradientBoostingRegressor.")
+
+    @property
+    def parameters(self) -> dict[str, Choice]:
+        """What the spec says about each parameter: one value, a list to choose from, or a range."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @model_validator(mode="after")
+    def _has_no_empty_list(self) -> Candidate:
+        empty = [name for name, choice in self.parameters.items() if choice == ()]
+        if empty:
+            raise ValueError(f"{empty[0]} is an empty list; name at least one value")
+        return self
+
+
+class Search(Frozen):
+    """`[search]`: architecture and hyperparameters are data."""
+
+    trials: int = Field(6, ge=1, le=1000, description="How many configurations are tried; every candidate at least once.")
+    validation_share: float = Field(
+        0.15, gt=0, lt=0.5, description="Newest share of the training rows on which configurations are compared."
+    )
+    seed: int = Field(0, ge=0, description="Makes a search repeatable.")
+    candidates: tuple[Candidate, ...] = Field(min_length=1, description="The estimators to choose among.")
+
+    @model_validator(mode="after")
+    def _tries_every_candidate(self) -> Search:
+        if self.trials < len(self.candidates):
+            raise ValueError(f"trials = {self.trials} for {len(self.candidates)} candidates; allow at least one trial each")
+        return self
+
+
+class Gates(Frozen):
+    """`[gates]`: what a challenger must show before it goes live."""
+
+    metric: MetricName = Field(description="The mean loss per row that models are compared on; lower is better.")
+    worst_allowed: float = Field(gt=0, description="The absolute bar: a challenger whose metric is above it is refused.")
+    non_inferiority_margin: float = Field(
+        0.0, ge=0, description="How much worse than the champion (in units of the loss) still counts as no worse."
+    )
+    confidence: float = Field(0.95, ge=0.5, lt=1, description="Of the one-sided paired bootstrap interval.")
+    holdout_rows: int = Field(
+        500, ge=20, description="The newest labelled rows, kept from training; champion and challenger are judged on them."
+    )
+    min_holdout_rows: int = Field(
+        100, ge=20, description="Fewer rows that are fresh to the champion too: undetermined, and not promoted."
+    )
+    slices: tuple[Column, ...] = Field((), description="Columns whose values are judged separately.")
+    slice_margin: float = Field(0.1, ge=0, description="Share by which the loss of a slice may exceed the champion's.")
+    min_slice_rows: int = Field(30, ge=5, description="Smaller slices are listed but not judged.")
+    max_p95_latency_ms: float = Field(50.0, gt=0, description="Bar for single-row requests in the rehearsal.")
+    approval: Literal["auto", "manual"] = Field(
+        "auto", description="'manual': a version that passed waits as `challenger` until a person releases it."
+    )
+
+
+class RowWindow(Frozen):
+    """A window of a number of captured predictions, in the order they were captured."""
+
+    rows: int = Field(ge=50, le=1_000_000)
+
+
+class SpanWindow(Frozen):
+    """A window of event time."""
+
+    span: Duration
+
+
+class MonitorSpec(Frozen):
+    """`[monitor]`: how the live model is watched and when it is retrained."""
+
+    every: Duration = Field("1h", description="How often the monitor flow runs (checked against prefect.yaml).")
+    window: RowWindow | SpanWindow = Field(
+        RowWindow(rows=1000), description="{ rows = 1000 } or { span = \"1d\" }: what is profiled and judged at once."
+    )
+    min_rows: int = Field(100, ge=20, description="Fewer rows of the champion in a window: undetermined.")
+    min_label_coverage: float = Field(
+        0.8, gt=0, le=1, description="Share of a window's rows whose labels must have arrived before it is scored."
+    )
+    on_drift: Literal["ignore", "alert", "retrain"] = Field("alert", description="What standing drift leads to.")
+    on_degradation: Literal["ignore", "alert", "retrain"] = Field(
+        "retrain", description="What a standing rise of the loss leads to."
+    )
+    max_loss_increase: float = Field(
+        0.1, ge=0, description="Share by which the loss may exceed the champion's validated one before it counts."
+    )
+    persistence: Persistence = Field("2 of 3", description="In how many of the last windows the same signal must stand.")
+    cooldown: Duration = Field("6h", description="Event time after a retraining decision in which no other is made.")
+
+    @property
+    def needed(self) -> int:
+        """The n of 'n of m'."""
+        return int(self.persistence.split(" of ")[0])
+
+    @property
+    def recent(self) -> int:
+        """The m of 'n of m'."""
+        return int(self.persistence.split(" of ")[1])
+
+
+class ServingSpec(Frozen):
+    """`[serving]`: the prediction service."""
+
+    port: int = Field(3000, ge=1, le=65535, description="Port on 127.0.0.1; EVERLOOP_SERVICE_PORTS overrides it.")
+    workers: int = Field(1, ge=1, le=64, description="Worker processes.")
+    max_rows: int = Field(1000, ge=1, le=1_000_000, description="Rows a request may hold.")
+    max_body_bytes: int = Field(2_000_000, ge=1000, description="Bytes a request body may hold.")
+
+
+class ModelSpec(Frozen):
+    """The top of `models/<name>/model.toml`."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="Lower-case letters, digits and dashes; the folder's name.")
+    kind: Kind = Field(description="What is predicted: a number, one of two classes, or one of several.")
+    target: Column = Field(description="The label's column.")
+    time: Column | None = Field(
+        None, description="Event time: orders splits and windows. Without it the source's row order is the time order."
+    )
+    key: Column | None = Field(None, description="Natural key of a row; labels may be sent with it.")
+    data: DataSpec
+    features: Features
+    search: Search
+    gates: Gates
+    monitor: MonitorSpec = MonitorSpec()
+    serving: ServingSpec = ServingSpec()
+    _source: str = PrivateAttr("")
+
+    @property
+    def text(self) -> str:
+        """The TOML this spec was read from, empty if it was made in code."""
+        return self._source
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column that training reads, each once: key, time, features, slices, target."""
+        wanted = (self.key, self.time, *self.features.names, *self.gates.slices, self.target)
+        return tuple(dict.fromkeys(name for name in wanted if name is not None))
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ModelSpec:
+        for role, column in (("target", self.target), ("time", self.time), ("key", self.key)):
+            if column is not None and column in self.features.names:
+                raise ValueError(f"{column!r} is the {role} and a feature; take it out of [features]")
+        if self.gates.metric not in METRICS_BY_KIND[self.kind]:
+            allowed = ", ".join(METRICS_BY_KIND[self.kind])
+            raise ValueError(f"gates.metric is {self.gates.metric!r}; for kind {self.kind!r} allowed: {allowed}")
+        allowed_estimators = ESTIMATORS_BY_KIND["regression" if self.kind == "regression" else "classification"]
+        for position, candidate in enumerate(self.search.candidates):
+            if candidate.estimator not in allowed_estimators:
+                raise ValueError(
+                    f"search.candidates.{position}.estimator is {candidate.estimator!r}; "
+                    f"for kind {self.kind!r} allowed: {', '.join(allowed_estimators)}"
+                )
+        if self.time is None and self.data.histories != ("all",):
+            raise ValueError("data.history names a span but there is no time column; set time, or history = \"all\"")
+        if self.time is None and isinstance(self.monitor.window, SpanWindow):
+            raise ValueError("monitor.window is a span but there is no time column; set time, or use { rows = … }")
+        missing = [name for name in self.gates.slices if name not in self.features.names]
+        if missing:
+            raise ValueError(f"gates.slices names {missing[0]!r}, which is not a feature; allowed: {', '.join(self.features.names)}")
+        if self.gates.min_holdout_rows > self.gates.holdout_rows:
+            raise ValueError(
+                f"gates.min_holdout_rows = {self.gates.min_holdout_rows} is above holdout_rows = {self.gates.holdout_rows}"
+            )
+        return self
+
+
+def parse_spec(text: str, *, origin: str) -> ModelSpec:
+    """The spec that the TOML `text` declares; `origin` names the file in messages.
+
+    Raises:
+        SpecError: the text is no TOML or breaks a rule; the message lists file, key, what was found, what is allowed.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise SpecError(f"{origin}: not valid TOML: {exc}; correct the file") from exc
+    try:
+        spec = ModelSpec.model_validate(values)
+    except ValidationError as exc:
+        raise SpecError("\n".join(_explain(error, origin) for error in exc.errors())) from exc
+    spec._source = text
+    return spec
+
+
+_BRANCH = re.compile(r"^(FloatRange|RowWindow|SpanWindow|tuple\[|function-|str$|bool$|int$|float$|constrained)")
+
+
+def _explain(error: Any, origin: str) -> str:
+    """One pydantic error as one sentence: file, key, found, allowed."""
+    key = ".".join(str(part) for part in error["loc"] if not _BRANCH.match(str(part))) or "the spec"
+    found = error.get("input")
+    if error["type"] == "extra_forbidden":
+        allowed = ", ".join(_allowed_keys(error["loc"][:-1]))
+        return f"{origin}: {key} is not a known key; allowed here: {allowed}"
+    if error["type"] == "missing":
+        return f"{origin}: {key} is missing; add it (see docs/spec.md)"
+    message = error["msg"].removeprefix("Value error, ")
+    if isinstance(found, dict | list | tuple | ModelSpec) or error["type"] == "value_error":
+        return f"{origin}: {key}: {message}"
+    return f"{origin}: {key} is {found!r}; {message[0].lower()}{message[1:]}"
+
+
+def _allowed_keys(path: tuple[Any, ...]) -> list[str]:
+    """The keys of the table at `path`."""
+    model: Any = ModelSpec
+    for part in path:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        if field is None:
+            model = {"RowWindow": RowWindow, "SpanWindow": SpanWindow, "FloatRange": FloatRange}.get(str(part), model)
+        else:
+            model = field.annotation
+    return list(model.model_fields) if hasattr(model, "model_fields") else []
