@@ -6,7 +6,6 @@ directly: numbers as one array, categories as one weighted update per distinct v
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,16 +19,8 @@ PREDICTION = "prediction"
 _SUPPORT = np.linspace(0, 1, 513)
 
 
-@dataclass(frozen=True)
-class Profile:
-    """A serialized whylogs profile view and the number of rows in it."""
-
-    data: bytes
-    rows: int
-
-
-def profile_rows(frame: pd.DataFrame, schema: RowSchema, *, predictions: np.ndarray | None = None) -> Profile:
-    """The profile of the features of `frame` (raw columns) and, if given, of what the model predicted for them, (n,)."""
+def profile_rows(frame: pd.DataFrame, schema: RowSchema, *, predictions: np.ndarray | None = None) -> bytes:
+    """The serialized profile of the features of `frame` (raw columns) and, if given, of what the model predicted for them, (n,)."""
     from whylogs.core import DatasetProfile
 
     columns = conform(frame, schema)
@@ -42,24 +33,25 @@ def profile_rows(frame: pd.DataFrame, schema: RowSchema, *, predictions: np.ndar
     for name in columns:
         feed = _feed_numbers if columns[name].dtype.kind == "f" else _feed_categories
         feed(profile._columns[name], columns[name].to_numpy())
-    return Profile(profile.view().serialize(), rows=len(columns))
+    serialized: bytes = profile.view().serialize()
+    return serialized
 
 
-def merge_profiles(first: Profile, second: Profile) -> Profile:
+def merge_profiles(first: bytes, second: bytes) -> bytes:
     """The profile of the rows of both."""
     from whylogs.core import DatasetProfileView
 
-    merged = DatasetProfileView.deserialize(first.data).merge(DatasetProfileView.deserialize(second.data))
-    return Profile(merged.serialize(), rows=first.rows + second.rows)
+    merged: bytes = DatasetProfileView.deserialize(first).merge(DatasetProfileView.deserialize(second)).serialize()
+    return merged
 
 
-def summarize_profile(profile: Profile) -> ProfileSummary:
+def summarize_profile(profile: bytes) -> ProfileSummary:
     """What the drift tests need to know of a profile."""
     from whylogs.core import DatasetProfileView
 
-    view = DatasetProfileView.deserialize(profile.data)
+    view = DatasetProfileView.deserialize(profile)
     columns = {name: _summary(column) for name, column in view.get_columns().items()}
-    return ProfileSummary(rows=profile.rows, columns=columns)
+    return ProfileSummary(rows=max((column.n for column in columns.values()), default=0), columns=columns)
 
 
 def _sketches() -> Any:

@@ -96,6 +96,10 @@ class Registry:
         """Afterwards `alias` points to `version`."""
         self.client.set_registered_model_alias(version.model, alias, version.number)
 
+    def remove_alias(self, model: str, alias: str) -> None:
+        """Afterwards `alias` points to nothing."""
+        self.client.delete_registered_model_alias(model, alias)
+
     def tag(self, version: Version, **tags: str) -> None:
         """Afterwards the version carries `tags`."""
         for key, value in tags.items():
@@ -109,7 +113,7 @@ class Registry:
         self.set_alias(version, CHAMPION)
         waiting = self.at_alias(version.model, CHALLENGER)
         if waiting is not None and waiting.number == version.number:
-            self.client.delete_registered_model_alias(version.model, CHALLENGER)
+            self.remove_alias(version.model, CHALLENGER)
         return before
 
     def artifact(self, version: Version, path: str, folder: Path) -> Path:

@@ -104,8 +104,11 @@ def beats_trivial_baseline(scores: HoldoutScores, gates: Gates) -> GateResult:
 def is_not_worse_than_champion(scores: HoldoutScores, gates: Gates, *, seed: int = 0) -> GateResult:
     """The upper confidence bound of the mean paired loss difference is at most the margin, on rows fresh to both."""
     gate = "not worse than the champion"
-    if scores.champion is None or scores.fresh is None:
+    if scores.champion_version is None:
         return GateResult(gate=gate, verdict="pass", reason="there is no champion yet")
+    if scores.champion is None or scores.fresh is None:
+        reason = f"champion v{scores.champion_version} cannot be scored on this holdout: the columns it needs are not in the spec any more"
+        return GateResult(gate=gate, verdict="undetermined", reason=reason)
     difference = (scores.challenger - scores.champion)[scores.fresh]
     if len(difference) < gates.min_holdout_rows:
         return GateResult(

@@ -1,0 +1,48 @@
+"""Package, rehearse, approve, promote and verify a version."""
+
+from __future__ import annotations
+
+import logging
+
+from prefect import flow
+
+from everloop.adapters.registry import CHALLENGER
+from everloop.domain.errors import PromotionRefused, RegistryError
+from everloop.settings import settings
+from tasks.approve import approve
+from tasks.package import package
+from tasks.promote import promote, take_back
+from tasks.rehearse import rehearse
+from tasks.verify import verify
+from tasks.wiring import registry
+
+log = logging.getLogger("everloop.release")
+
+
+@flow(name="release", flow_run_name="{model} v{version}")
+async def release(model: str, version: str | None = None, approved_by: str | None = None) -> str:
+    """What became of the release, in one sentence. Without `version`, the one under the alias `challenger`.
+
+    Raises:
+        RegistryError: there is no such version.
+        RehearsalFailed, ServingRefused: the bento does not start, or answers otherwise than training recorded.
+        PromotionRefused: the gates or the service refuse it; the champion before it is live.
+    """
+    spec = settings().spec(model)
+    candidate = registry().version(model, version) if version else registry().at_alias(model, CHALLENGER)
+    if candidate is None:
+        raise RegistryError(f"{model} has no challenger waiting; train one, or name a version")
+    champion = registry().champion(model)
+    if champion and champion.number == candidate.number:
+        return f"{candidate.label} is live: {verify(spec, candidate).detail}"
+    packaged = package(candidate)
+    rehearse(spec, candidate, packaged)
+    approval = approve(spec, candidate, approved_by)
+    if approval.status == "waiting":
+        return f"{candidate.label} waits for approval"
+    record = promote(candidate, approval.by)
+    verification = verify(spec, candidate)
+    if verification.status == "refused":
+        take_back(candidate, record, verification.detail)
+        raise PromotionRefused(f"{candidate.label} is taken back: {verification.detail}")
+    return f"{candidate.label} is champion, approved by {approval.by}: {verification.detail}"

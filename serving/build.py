@@ -1,0 +1,109 @@
+"""From an approved version to a bento: the model in the model store, the serving code and its pins in a bento."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version as installed
+from pathlib import Path
+
+from everloop.domain.errors import ServingRefused
+from everloop.domain.manifest import Manifest
+from everloop.adapters.model_files import MANIFEST_FILE, MODEL_FILE
+from serving.runtime import RELEASE_FILE, Release
+
+PROJECT = Path(__file__).resolve().parent.parent
+SOURCES = ("serving", "everloop")
+PACKAGES = (
+    "bentoml", "mlflow", "msgspec", "numpy", "orjson", "pandas", "prometheus-client", "pydantic", "pydantic-settings",
+    "scikit-learn", "scipy", "skops", "starlette", "uvicorn",
+)  # fmt: skip
+
+
+def pins() -> list[str]:
+    """What a served model needs, at the versions installed here."""
+    return [f"{name}=={installed(name)}" for name in PACKAGES]
+
+
+def digest_code() -> str:
+    """The digest of the serving code and its pins: versions with equal digests may be swapped in one process."""
+    digest = hashlib.sha256("\n".join(pins()).encode())
+    for path in _source_files():
+        digest.update(f"\0{path.relative_to(PROJECT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def build_bento(manifest: Manifest, version: str, model_file: Path, *, environment: dict[str, str]) -> Release:
+    """The release of a version, now in the bento store of `environment`; built again if the code has changed since.
+
+    Needs no network. Raises:
+        ServingRefused: BentoML cannot build it.
+    """
+    import bentoml
+
+    release = Release(model=manifest.model, version=version, code=digest_code())
+    files = {MANIFEST_FILE: manifest.model_dump_json(), RELEASE_FILE: release.model_dump_json()}
+    if _is_built(release):
+        return release
+    with tempfile.TemporaryDirectory(prefix="everloop-build-") as folder:
+        context = Path(folder)
+        for path in _source_files():
+            target = context / path.relative_to(PROJECT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+        (context / "service.json").write_text(json.dumps({"model": manifest.model, "workers": manifest.serving.workers}))
+        for name, text in files.items():
+            (context / name).write_text(text)
+        _delete_if_there(release.tag)
+        with bentoml.models.create(release.tag, labels={"code": release.code}) as stored:
+            shutil.copy(model_file, stored.path_of(MODEL_FILE))
+            for name, text in files.items():
+                Path(stored.path_of(name)).write_text(text)
+        _run_build(release, context, environment)
+    return release
+
+
+def _run_build(release: Release, context: Path, environment: dict[str, str]) -> None:
+    """Build in a process of its own: this one has other modules called `serving` in memory."""
+    program = (
+        "import bentoml, sys\n"
+        f"bentoml.build('serving.service:Service', name={release.model!r}, version='v{release.version}', build_ctx='.', "
+        f"include=['**/*.py', '*.json'], labels={{'code': {release.code!r}}}, models=[{release.tag!r}], "
+        f"python={{'packages': {pins()!r}, 'lock_packages': False}})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=context, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip() or "no output").splitlines()[-1]
+        raise ServingRefused(f"{release.tag}: bentoml build failed: {last}; the version stays a challenger")
+
+
+def _is_built(release: Release) -> bool:
+    import bentoml
+
+    try:
+        stored, bento = bentoml.models.get(release.tag), bentoml.bentos.get(release.tag)
+    except bentoml.exceptions.NotFound:
+        return False
+    kept = Path(stored.path) / RELEASE_FILE
+    same = kept.is_file() and Release.model_validate_json(kept.read_bytes()) == release
+    return same and bento.info.labels.get("code") == release.code
+
+
+def _delete_if_there(tag: str) -> None:
+    import bentoml
+
+    for store in (bentoml.bentos, bentoml.models):
+        try:
+            store.delete(tag)
+        except bentoml.exceptions.NotFound:
+            continue
+
+
+def _source_files() -> list[Path]:
+    found = [path for top in SOURCES for path in (PROJECT / top).rglob("*.py") if "__pycache__" not in path.parts]
+    return sorted(found, key=os.fspath)

@@ -1,0 +1,91 @@
+"""Rehearse: boot the bento beside everything else and ask it what training recorded."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from everloop.adapters.model_files import read_manifest
+from everloop.adapters.orchestrator import show_markdown
+from everloop.adapters.registry import Version
+from everloop.adapters.service import running_service
+from everloop.domain.errors import RehearsalFailed
+from everloop.domain.manifest import Manifest
+from everloop.domain.spec import Frozen, ModelSpec
+from everloop.settings import settings
+from serving.runtime import Release, differences
+from tasks.step import step
+from tasks.wiring import registry
+
+log = logging.getLogger("everloop.rehearse")
+
+
+class Rehearsal(Frozen):
+    """How the packaged model answered."""
+
+    rows: int
+    p95_ms: float
+    boot_seconds: float
+
+
+@step
+def rehearse(spec: ModelSpec, version: Version, release: Release) -> Rehearsal:
+    """What a service of the bento answered to the recorded requests, one row a request and all at once.
+
+    Raises:
+        ServingRefused: it does not start.
+        RehearsalFailed: an answer differs from what training recorded, or the 95th percentile is above the bar.
+    """
+    here = settings()
+    with tempfile.TemporaryDirectory(prefix="everloop-rehearsal-") as scratch:
+        manifest = read_manifest(registry().model_folder(version, Path(scratch) / "model"))
+        environment = here.environment() | {"EVERLOOP_PINNED": "true", "EVERLOOP_CAPTURE": f"{scratch}/inference"}
+        log_file = here.home / "logs" / "rehearsal" / f"{release.tag.replace(':', '-')}.log"
+        started = time.monotonic()
+        with running_service(release.tag, environment=environment, log=log_file, boot_seconds=here.boot_seconds) as url:
+            boot_seconds = time.monotonic() - started
+            p95_ms = _ask(url, manifest)
+    if p95_ms > spec.gates.max_p95_latency_ms:
+        raise RehearsalFailed(
+            f"{version.label}: 95 % of single-row requests within {p95_ms:.1f} ms, {spec.gates.max_p95_latency_ms:g} ms are allowed "
+            "(gates.max_p95_latency_ms); the champion stays"
+        )
+    rehearsal = Rehearsal(rows=len(manifest.rehearsal), p95_ms=p95_ms, boot_seconds=boot_seconds)
+    registry().tag(version, rehearsal_rows=str(rehearsal.rows), rehearsal_p95_ms=f"{p95_ms:.2f}")
+    text = f"{rehearsal.rows} recorded requests answered as training recorded them; p95 {p95_ms:.1f} ms, booted in {boot_seconds:.1f} s."
+    show_markdown(f"rehearsal-{spec.name}", f"# Rehearsal of {version.label}\n\n{text}", description="Rehearsal")
+    log.info("%s: %s", version.label, text)
+    return rehearsal
+
+
+def _ask(url: str, manifest: Manifest) -> float:
+    """The 95th percentile in ms of single-row requests, the first ten left out; every answer is compared."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        _compare(manifest, _predict(client, [request.row for request in manifest.rehearsal]))
+        seconds, answers = [], []
+        for request in manifest.rehearsal:
+            started = time.perf_counter()
+            answers.append(_predict(client, [request.row]))
+            seconds.append(time.perf_counter() - started)
+    singles = {name: [answer[name][0] for answer in answers] for name in ("predictions", "probabilities") if name in answers[0]}
+    _compare(manifest, singles)
+    return float(np.percentile(seconds[10:] or seconds, 95) * 1000)
+
+
+def _predict(client: httpx.Client, rows: list[dict[str, object]]) -> dict[str, list[object]]:
+    answer = client.post("/predict", json={"rows": rows})
+    if not answer.is_success:
+        raise RehearsalFailed(f"a recorded request was answered with {answer.status_code}: {answer.text[:300]}; the champion stays")
+    found: dict[str, list[object]] = answer.json()
+    return found
+
+
+def _compare(manifest: Manifest, answer: dict[str, list[object]]) -> None:
+    wrong = differences(manifest.rehearsal, answer["predictions"], answer.get("probabilities"))
+    if wrong:
+        raise RehearsalFailed(f"{len(wrong)} of {len(manifest.rehearsal)} recorded answers differ, first: {wrong[0]}; the champion stays")

@@ -1,0 +1,32 @@
+"""Sweep: start the retrainings that were decided and that nobody works on."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from everloop.adapters.orchestrator import emit_alert, start_training
+from everloop.domain.spec import ModelSpec
+from everloop.settings import settings
+from tasks.step import step
+from tasks.wiring import decisions
+
+log = logging.getLogger("everloop.sweep")
+
+
+@step
+async def sweep(spec: ModelSpec) -> list[str]:
+    """The decisions whose retraining was started again; one that failed too often is given up, with an alert."""
+    here, store, started = settings(), decisions(), []
+    for decision, attempts in store.forgotten(spec.name, older_than=timedelta(seconds=here.sweep_seconds)):
+        if attempts >= here.max_attempts:
+            outcome = f"given up after {attempts} runs that died"
+            if store.give_up(decision, outcome):
+                emit_alert(spec.name, f"{decision}: {outcome}; read the logs of these runs, then train on demand")
+            continue
+        found = store.get(decision)
+        window = f"{found.window.start} to {found.window.end}"
+        run = await start_training(spec.name, reason=found.reason, decision=decision, window=window, attempt=attempts)
+        log.warning("nobody works on %s (%d runs so far): started flow run %s", decision, attempts, run)
+        started.append(decision)
+    return started
