@@ -28,11 +28,14 @@ log = logging.getLogger("everloop.serving")
 class Serving:
     """What the handlers share: the model that answers, and where predictions and labels are kept."""
 
-    def __init__(self, swap: HotSwap, predictions: Capture, labels: Capture) -> None:
-        self.swap = swap
-        self._predictions = predictions
-        self._labels = labels
-        self._lost_rows = 0
+    swap: HotSwap
+    _predictions: Capture
+    _labels: Capture
+    _lost_rows = 0
+
+    def open(self, swap: HotSwap, predictions: Capture, labels: Capture) -> None:
+        """Afterwards the handlers can answer; the application is mounted before the worker has its model."""
+        self.swap, self._predictions, self._labels = swap, predictions, labels
 
     async def predict(self, request: Request) -> Response:
         """POST /predict."""

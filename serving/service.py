@@ -25,19 +25,10 @@ _FILE = ROOT / RELEASE_FILE
 _CONFIG: dict[str, Any] = json.loads((ROOT / "service.json").read_text()) if (ROOT / "service.json").is_file() else {}
 
 
-class _Mounted:
-    """The application of this worker, once its model is loaded."""
-
-    app: Any = None
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self.app(scope, receive, send)
+_serving = Serving()
 
 
-_mounted = _Mounted()
-
-
-@bentoml.asgi_app(_mounted, path="/")
+@bentoml.asgi_app(build_app(_serving), path="/")
 @bentoml.service(
     name=_CONFIG.get("model", "everloop"),
     workers=_CONFIG.get("workers", 1),
@@ -60,8 +51,7 @@ class Service:
             poll_seconds=here.poll_seconds,
             on_swap=lambda result: SWAPS.labels(result).inc(),
         )
-        serving = Serving(self.swap, Capture(here.inference / release.model), Capture(here.labels / release.model))
-        _mounted.app = build_app(serving)
+        _serving.open(self.swap, Capture(here.inference / release.model), Capture(here.labels / release.model))
         if not here.pinned:
             self.swap.follow()
 

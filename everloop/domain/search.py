@@ -63,10 +63,13 @@ def search_configurations(
 
 
 def fit_configuration(configuration: Configuration, rows: pd.DataFrame, spec: ModelSpec, schema: RowSchema) -> Any:
-    """The configuration's pipeline, fitted on all of `rows`."""
+    """The configuration's pipeline, fitted on all of `rows`; it predicts on one thread, whatever it was fitted on."""
     pipeline = build_pipeline(configuration, schema, seed=spec.search.seed)
     target = rows[spec.target]
-    return pipeline.fit(conform(rows, schema), target.to_numpy(dtype=float) if spec.kind == "regression" else target.to_numpy())
+    pipeline.fit(conform(rows, schema), target.to_numpy(dtype=float) if spec.kind == "regression" else target.to_numpy())
+    if "model__n_jobs" in pipeline.get_params():
+        pipeline.set_params(model__n_jobs=None)
+    return pipeline
 
 
 def _suggest(trial: Any, spec: ModelSpec) -> Configuration:

@@ -1,0 +1,128 @@
+"""The operator's door: `everloop …`. Results on stdout, logs on stderr; exit 0 done, 1 failed, 2 wrong usage, 3 refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from everloop.domain.errors import EverloopError, PromotionRefused
+
+app = typer.Typer(
+    help="Keep tabular models fit: train, check, register, package, serve, watch, retrain.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value for machines.")]
+Model = Annotated[str, typer.Argument(help="The model's name: its folder under models/.")]
+
+
+@app.command()
+def up(deploy: Annotated[bool, typer.Option(help="Deploy prefect.yaml once the server is ready.")] = True) -> None:
+    """Start the Prefect server, a worker, the MLflow UI and every model's service; keep them alive until Ctrl-C."""
+    from cli.stack import Stack
+    from everloop.settings import settings
+
+    with Stack(settings()) as stack:
+        if deploy:
+            stack.deploy()
+        for line in stack.addresses():
+            print(line, flush=True)  # noqa: T201
+        stack.wait()
+
+
+@app.command()
+def serve(model: Model) -> None:
+    """Serve the champion of a model; waits for the first one."""
+    from cli.serve import serve_champion
+
+    serve_champion(model)
+
+
+@app.command()
+def restart(model: Model) -> None:
+    """Restart a model's service under a running `everloop up`: it comes back with the champion's bento."""
+    from cli.stack import restart_service
+    from everloop.settings import settings
+
+    restart_service(settings(), model)
+    print(f"the service of {model} restarts")  # noqa: T201
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """What is registered, live and served, model by model."""
+    from cli.status import model_status
+    from everloop.settings import settings
+
+    _print_table([model_status(name) for name in settings().model_names()], as_json)
+
+
+@app.command()
+def decisions(model: Model, as_json: Json = False) -> None:
+    """Every decision about a model's windows, oldest first."""
+    from cli.status import decision_rows
+
+    _print_table(decision_rows(model), as_json)
+
+
+@app.command()
+def check(models: Annotated[list[str] | None, typer.Argument(help="Names; default: all.")] = None) -> None:
+    """Check specs without running anything."""
+    from everloop.domain.pipelines import check_parameters
+    from everloop.settings import settings
+
+    for name in models or settings().model_names():
+        check_parameters(settings().spec(name))
+        print(f"{name}: ok")  # noqa: T201
+
+
+@app.command()
+def demo(
+    home: Annotated[Path | None, typer.Option(help="Keep everything here; default: a temporary folder, removed at the end.")] = None,
+    report: Annotated[Path, typer.Option(help="Folder of report.html and report.json.")] = Path("demo"),
+    rows: Annotated[int | None, typer.Option(min=2000, help="Replay only so many hours.")] = None,
+) -> None:
+    """Run the whole loop on real data with real servers, and report what happened."""
+    from cli.demo import run_demo
+
+    raise typer.Exit(run_demo(home=home, report=report, rows=rows))
+
+
+def main() -> None:
+    """The console script: an EverloopError is one sentence and exit code 1, a refusal 3."""
+    try:
+        app()
+    except PromotionRefused as exc:
+        print(exc, file=sys.stderr)  # noqa: T201
+        sys.exit(3)
+    except EverloopError as exc:
+        print(exc, file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+
+
+def _print_table(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2, default=str))  # noqa: T201
+        return
+    if not rows:
+        print("none")  # noqa: T201
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
