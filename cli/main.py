@@ -39,6 +39,16 @@ def up(deploy: Annotated[bool, typer.Option(help="Deploy prefect.yaml once the s
 
 
 @app.command()
+def down() -> None:
+    """Stop a running `everloop up` of this home, also one whose terminal is gone."""
+    from cli.stack import shut_down
+    from everloop.settings import settings
+
+    shut_down(settings())
+    print("stopped")  # noqa: T201
+
+
+@app.command()
 def serve(model: Model) -> None:
     """Serve the champion of a model; waits for the first one."""
     from cli.serve import serve_champion

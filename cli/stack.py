@@ -52,7 +52,7 @@ class Stack:
             StackError: this home is already up, a port is taken, or the server is not ready in time.
         """
         if _answers(self._socket):
-            raise StackError(f"{self.settings.home} is already up; stop it with Ctrl-C there, or set another EVERLOOP_HOME")
+            raise StackError(f"{self.settings.home} is already up; stop it with `everloop down`, or set another EVERLOOP_HOME")
         self._require_free_ports()
         for folder in ("logs", "prefect", "bentoml"):
             (self.settings.home / folder).mkdir(parents=True, exist_ok=True)
@@ -113,6 +113,8 @@ class Stack:
             signal.signal(number, end)
         with contextlib.suppress(KeyboardInterrupt):
             code = self._process.wait()
+            if code == 0:
+                return
             raise StackError(f"supervisord ended with code {code}; see {self.settings.home}/logs/supervisord.log")
 
     def stop(self) -> None:
@@ -230,6 +232,23 @@ def restart_service(settings: Settings, model: str) -> None:
         supervisor.startProcess(f"serve-{model}")
     except Fault as exc:
         raise StackError(f"the service of {model} cannot be restarted: {exc.faultString}; restart `everloop up`") from exc
+
+
+def shut_down(settings: Settings) -> None:
+    """Afterwards no process of this home's stack runs.
+
+    Raises:
+        StackError: `everloop up` does not run for this home, or does not end.
+    """
+    path = _socket_of(settings)
+    if not _answers(path):
+        raise StackError(f"`everloop up` does not run for {settings.home}")
+    _supervisor(path).shutdown()
+    deadline = time.monotonic() + settings.boot_seconds
+    while _answers(path) or path.exists():
+        if time.monotonic() > deadline:
+            raise StackError(f"supervisord of {settings.home} did not end; its process id is in supervisord.pid there")
+        time.sleep(0.2)
 
 
 def _socket_of(settings: Settings) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from functools import lru_cache
@@ -80,7 +81,7 @@ class Settings(BaseSettings):
     def environment(self, *, threads: int = 1) -> dict[str, str]:
         """The whole environment for a process of ours: every tool at home in `home`, telemetry off, threads set."""
         ours = {
-            "EVERLOOP_HOME": str(self.home),
+            **{f"EVERLOOP_{name.upper()}": _as_text(value) for name, value in self.model_dump(mode="json").items() if value is not None},
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_URL": self.prefect_api,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -124,6 +125,10 @@ class Settings(BaseSettings):
     def model_names(self) -> list[str]:
         """The folders under `models` that hold a spec, in alphabetical order."""
         return sorted(path.parent.name for path in self.models.glob("*/model.toml"))
+
+
+def _as_text(value: object) -> str:
+    return json.dumps(value) if isinstance(value, dict | bool) else str(value)
 
 
 @lru_cache(maxsize=1)

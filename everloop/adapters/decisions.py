@@ -84,6 +84,18 @@ class DecisionStore:
             raise EverloopError(f"decision {decision!r} is not stored in {self._engine.url!r}; `everloop decisions` lists those that are")
         return RetrainingDecision.model_validate_json(row.body).model_copy(update={"outcome": row.outcome})
 
+    def fired_at(self, decision: str) -> datetime:
+        """When a fired decision was stored.
+
+        Raises:
+            EverloopError: it is not stored, or has not fired.
+        """
+        with self._engine.connect() as connection:
+            moment: datetime | None = connection.execute(sa.select(_table.c.fired_at).where(_table.c.id == decision)).scalar_one_or_none()
+        if moment is None:
+            raise EverloopError(f"decision {decision!r} has not fired")
+        return moment.replace(tzinfo=UTC)
+
     def claim(self, decision: str, by: str) -> None:
         """Afterwards `by` holds the decision.
 
