@@ -95,6 +95,14 @@ def check(models: Annotated[list[str] | None, typer.Argument(help="Names; defaul
 
 
 @app.command()
+def spec() -> None:
+    """Print every key of model.toml as Markdown: docs/spec.md."""
+    from cli.spec_docs import spec_markdown
+
+    print(spec_markdown(), end="")  # noqa: T201
+
+
+@app.command()
 def demo(
     home: Annotated[Path | None, typer.Option(help="Keep everything here; default: a temporary folder, removed at the end.")] = None,
     report: Annotated[Path, typer.Option(help="Folder of report.html and report.json.")] = Path("demo"),
