@@ -92,7 +92,12 @@ class Story:
         self._replay = Replay(future.iloc[:rows], self._spec, here.service_url(self._spec), delay=LABEL_DELAY)
         self._report = DemoReport(model=MODEL, metric=self._spec.gates.metric)
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
         )
 
     def run(self) -> DemoReport:
@@ -123,14 +128,32 @@ class Story:
 
     def _train_first_version(self) -> None:
         bar = self._progress.add_task("training version 1: prefect deployment run train/bike-demand", total=None)
-        command = [sys.executable, "-m", "prefect", "deployment", "run", f"train/{MODEL}", "-p", "reason=first version", "--watch", "--watch-interval", "1"]
-        done = subprocess.run(command, cwd=PROJECT, env=self._here.environment(), capture_output=True, text=True, check=False)
+        command = [
+            sys.executable,
+            "-m",
+            "prefect",
+            "deployment",
+            "run",
+            f"train/{MODEL}",
+            "-p",
+            "reason=first version",
+            "--watch",
+            "--watch-interval",
+            "1",
+        ]
+        done = subprocess.run(
+            command, cwd=PROJECT, env=self._here.environment(), capture_output=True, text=True, check=False
+        )
         self._progress.remove_task(bar)
         service = describe_service(self._here.service_url(self._spec))
         if done.returncode or service is None:
-            raise EverloopError(f"`prefect deployment run train/{MODEL}` put nothing live: {done.stdout[-800:]}{done.stderr[-400:]}")
-        mae = service["metrics"][self._report.metric]
-        self._say(f"[bold]v{service['version']} is live[/], trained on {self._past:,} hours, {self._report.metric} {mae:.1f} on its holdout: {service['estimator']}")
+            raise EverloopError(
+                f"`prefect deployment run train/{MODEL}` put nothing live: {done.stdout[-800:]}{done.stderr[-400:]}"
+            )
+        metric = f"{self._report.metric} {service['metrics'][self._report.metric]:.1f} on its holdout"
+        self._say(
+            f"[bold]v{service['version']} is live[/], trained on {self._past:,} hours, {metric}: {service['estimator']}"
+        )
         self._report.runtime = service["runtime"]
 
     def _walk_through_history(self) -> None:
@@ -154,8 +177,14 @@ class Story:
         for decision in asyncio.run(monitor(MODEL, at=self._replay.now.isoformat())):
             performance = decision.performance
             colour = {"retrain": "red", "alert": "yellow"}.get(decision.action, "green")
-            loss = "–" if performance.metric is None else f"{performance.metric:.1f} (validated {performance.baseline:.1f})"
-            self._say(f"[{colour}]{decision.action:<7}[/] {self._report.metric} {loss}, {len(decision.drift.drifted)} columns drifted: {', '.join(decision.reason_codes)}")
+            loss = (
+                "–"
+                if performance.metric is None
+                else f"{performance.metric:.1f} (validated {performance.baseline:.1f})"
+            )
+            drifted = f"{len(decision.drift.drifted)} columns drifted"
+            codes = ", ".join(decision.reason_codes)
+            self._say(f"[{colour}]{decision.action:<7}[/] {self._report.metric} {loss}, {drifted}: {codes}")
             if decision.action == "retrain":
                 self._follow_retraining(decision, bar)
 
@@ -167,7 +196,9 @@ class Story:
         deadline = time.monotonic() + RETRAIN_SECONDS
         while (outcome := decisions().get(decision.id).outcome) is None:
             if time.monotonic() > deadline:
-                raise EverloopError(f"nothing finished decision {decision.id} within {RETRAIN_SECONDS:.0f} s; see the worker's log")
+                raise EverloopError(
+                    f"nothing finished decision {decision.id} within {RETRAIN_SECONDS:.0f} s; see the worker's log"
+                )
             if not self._replay.is_done:
                 self._replay.send(1)
                 self._progress.update(bar, completed=self._replay.sent)
@@ -175,7 +206,11 @@ class Story:
         self._progress.update(bar, description="replaying the hours that follow")
         retrain = asyncio.run(_trace_retraining(decision, outcome))
         self._report.retrains.append(retrain)
-        how = f"{retrain.seconds_degraded_to_served:.0f} s after the decision" if retrain.seconds_degraded_to_served else "not served"
+        how = (
+            f"{retrain.seconds_degraded_to_served:.0f} s after the decision"
+            if retrain.seconds_degraded_to_served
+            else "not served"
+        )
         self._say(f"[bold]{outcome}[/] ({how}; started by {retrain.started_by})")
 
     def _conclude(self) -> None:
@@ -279,8 +314,15 @@ async def _trace_retraining(decision: RetrainingDecision, outcome: str) -> Retra
             ends |= {task.name.rsplit("-", 1)[0]: task.end_time for task in tasks}
     fired = decisions().fired_at(decision.id)
     service = describe_service(here.service_url(here.spec(MODEL)))
-    since = datetime.fromisoformat(service["serving_since"]) if service and service["version"] == version.number else None
-    marks = {"run started": run.start_time, "trained": ends.get("register"), "rehearsed": ends.get("rehearse"), "serving": since}
+    since = (
+        datetime.fromisoformat(service["serving_since"]) if service and service["version"] == version.number else None
+    )
+    marks = {
+        "run started": run.start_time,
+        "trained": ends.get("register"),
+        "rehearsed": ends.get("rehearse"),
+        "serving": since,
+    }
     parts, before = {}, fired
     for name, moment in marks.items():
         if moment is not None:
@@ -292,7 +334,7 @@ async def _trace_retraining(decision: RetrainingDecision, outcome: str) -> Retra
         reason=decision.reason,
         version=version.number,
         outcome=outcome,
-        started_by=(run.created_by.type if run.created_by else "nobody").lower(),
+        started_by=((run.created_by and run.created_by.type) or "nobody").lower(),
         trained_until=version.tags["trained_until"],
         seconds=parts,
         seconds_degraded_to_served=round((since - fired).total_seconds(), 1) if since else None,

@@ -104,7 +104,9 @@ def spec() -> None:
 
 @app.command()
 def demo(
-    home: Annotated[Path | None, typer.Option(help="Keep everything here; default: a temporary folder, removed at the end.")] = None,
+    home: Annotated[
+        Path | None, typer.Option(help="Keep everything here; default: a temporary folder, removed at the end.")
+    ] = None,
     report: Annotated[Path, typer.Option(help="Folder of report.html and report.json.")] = Path("demo"),
     rows: Annotated[int | None, typer.Option(min=2000, help="Replay only so many hours.")] = None,
 ) -> None:

@@ -140,10 +140,24 @@ class DemoReport:
         """Print the headline figures and one line a window."""
         from rich.table import Table
 
-        table = Table("window ends", "version", "never retrained", "with the loop", "drifted", "decision", box=None, pad_edge=False)
+        table = Table(
+            "window ends",
+            "version",
+            "never retrained",
+            "with the loop",
+            "drifted",
+            "decision",
+            box=None,
+            pad_edge=False,
+        )
         for window in self.windows:
             what = window.action if window.action != "none" else ""
-            row = (window.end[:10], f"v{window.version}", f"{window.mae_never_retrained:.1f}", f"{window.mae_with_loop:.1f}")
+            row = (
+                window.end[:10],
+                f"v{window.version}",
+                f"{window.mae_never_retrained:.1f}",
+                f"{window.mae_with_loop:.1f}",
+            )
             table.add_row(*row, str(len(window.drifted_columns)), what)
         console.print(table)
         for name, value in self.figures():
@@ -157,21 +171,50 @@ def write_report(report: DemoReport, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(report.as_json(), indent=2), encoding="utf-8")
     template = (Path(__file__).parent / "report.html.jinja").read_text(encoding="utf-8")
-    plots = [("Error over time", _error_plot(report)), ("Drift", _drift_plot(report)), ("From degraded to served", _latency_plot(report))]
-    page = Environment(autoescape=True).from_string(template).render(report=report, plots=[(title, _embed(plot)) for title, plot in plots])
+    plots = [
+        ("Error over time", _error_plot(report)),
+        ("Drift", _drift_plot(report)),
+        ("From degraded to served", _latency_plot(report)),
+    ]
+    page = (
+        Environment(autoescape=True)
+        .from_string(template)
+        .render(report=report, plots=[(title, _embed(plot)) for title, plot in plots])
+    )
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def _error_plot(report: DemoReport) -> Figure:
     figure, axes = _new()
     ends = [pd.Timestamp(window.end) for window in report.windows]
-    axes.plot(ends, [w.mae_never_retrained for w in report.windows], color=_NEVER, marker="o", markersize=3, label="version 1, never retrained")
-    axes.plot(ends, [w.mae_with_loop for w in report.windows], color=_LOOP, marker="o", markersize=3, label="served, with the loop")
+    axes.plot(
+        ends,
+        [w.mae_never_retrained for w in report.windows],
+        color=_NEVER,
+        marker="o",
+        markersize=3,
+        label="version 1, never retrained",
+    )
+    axes.plot(
+        ends,
+        [w.mae_with_loop for w in report.windows],
+        color=_LOOP,
+        marker="o",
+        markersize=3,
+        label="served, with the loop",
+    )
     top = axes.get_ylim()[1]
     for retrain in report.retrains:
         if retrain.seconds_degraded_to_served is not None:
             axes.axvline(pd.Timestamp(retrain.at), color=_SWAP, linewidth=0.8, linestyle="--")
-            axes.annotate(f"v{retrain.version}", (pd.Timestamp(retrain.at), top), color=_SWAP, ha="center", va="bottom", fontsize=9)
+            axes.annotate(
+                f"v{retrain.version}",
+                (pd.Timestamp(retrain.at), top),
+                color=_SWAP,
+                ha="center",
+                va="bottom",
+                fontsize=9,
+            )
     axes.set_ylim(bottom=0)
     axes.set_ylabel("mean absolute error per window")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0.95))
@@ -185,9 +228,22 @@ def _drift_plot(report: DemoReport) -> Figure:
     peaks = {name: max(window.drift.get(name, 0.0) for window in report.windows) for name in columns}
     for position, name in enumerate(sorted(columns, key=lambda column: -peaks[column])):
         style = {"linewidth": 1.6} if position < 6 else {"linewidth": 0.7, "color": "#bbbbbb"}
-        axes.plot(ends, [window.drift.get(name, float("nan")) for window in report.windows], label=name if position < 6 else None, **style)
+        axes.plot(
+            ends,
+            [window.drift.get(name, float("nan")) for window in report.windows],
+            label=name if position < 6 else None,
+            **style,
+        )
     axes.axhline(0.05, color=_SWAP, linewidth=0.8, linestyle=":")
-    axes.annotate("floor 0.05", (0.995, 0.05), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color=_SWAP)
+    axes.annotate(
+        "floor 0.05",
+        (0.995, 0.05),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        color=_SWAP,
+    )
     axes.set_ylim(0, None)
     axes.set_ylabel("distance from the champion's\ntraining rows (KS, total variation)")
     axes.legend(frameon=False, fontsize=8, ncols=3)

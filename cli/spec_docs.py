@@ -41,11 +41,10 @@ def spec_markdown() -> str:
 def _tables() -> Iterator[tuple[str, type[BaseModel]]]:
     yield "The top", ModelSpec
     for name, field in ModelSpec.model_fields.items():
-        model = field.annotation
-        assert isinstance(model, type) or not _is_table(field)
         if _is_table(field):
-            yield f"`[{name}]`", model  # type: ignore[misc]
-            for inner, inner_field in model.model_fields.items():  # type: ignore[union-attr]
+            table: Any = field.annotation
+            yield f"`[{name}]`", table
+            for inner, inner_field in table.model_fields.items():
                 if _is_table(inner_field):
                     yield f"`[[{name}.{inner}]]`", get_args(inner_field.annotation)[0]
 
@@ -56,7 +55,9 @@ def _intro(model: type[BaseModel]) -> list[str]:
 
 
 def _row(name: str, field: FieldInfo) -> str:
-    return f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {field.description or ''} |".replace("…|", "…|")
+    return f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {field.description or ''} |".replace(
+        "…|", "…|"
+    )
 
 
 def _default(field: FieldInfo) -> str:
@@ -88,7 +89,9 @@ def _type(kind: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(_type(part) for part in parts if part is not NoneType)
     if origin is tuple:
-        return f"list of {_type(parts[0])}" if parts[-1] is Ellipsis else f"[{', '.join(_type(part) for part in parts)}]"
+        return (
+            f"list of {_type(parts[0])}" if parts[-1] is Ellipsis else f"[{', '.join(_type(part) for part in parts)}]"
+        )
     if origin is dict:
         return f"table of {_type(parts[1])}"
     return {str: "text", int: "whole number", float: "number", bool: "true or false"}.get(kind, str(kind))

@@ -42,7 +42,9 @@ class Stack:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def start(self) -> None:
@@ -52,7 +54,9 @@ class Stack:
             StackError: this home is already up, a port is taken, or the server is not ready in time.
         """
         if _answers(self._socket):
-            raise StackError(f"{self.settings.home} is already up; stop it with `everloop down`, or set another EVERLOOP_HOME")
+            raise StackError(
+                f"{self.settings.home} is already up; stop it with `everloop down`, or set another EVERLOOP_HOME"
+            )
         self._require_free_ports()
         for folder in ("logs", "prefect", "bentoml"):
             (self.settings.home / folder).mkdir(parents=True, exist_ok=True)
@@ -87,9 +91,13 @@ class Stack:
             StackError: Prefect refuses it; the message quotes its last words.
         """
         command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-        done = subprocess.run(command, cwd=PROJECT, env=self.settings.environment(), capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=PROJECT, env=self.settings.environment(), capture_output=True, text=True, check=False
+        )
         if done.returncode:
-            raise StackError(f"`prefect --no-prompt deploy --all` failed: {(done.stderr or done.stdout).strip()[-500:]}")
+            raise StackError(
+                f"`prefect --no-prompt deploy --all` failed: {(done.stderr or done.stdout).strip()[-500:]}"
+            )
 
     def addresses(self) -> list[str]:
         """One line a thing that a person may open."""
@@ -173,7 +181,10 @@ class Stack:
         import socket
 
         here = self.settings
-        wanted = {"EVERLOOP_MLFLOW_PORT": here.mlflow_port, **{f"the port of {m}": here.port_of(here.spec(m)) for m in self.models}}
+        wanted = {
+            "EVERLOOP_MLFLOW_PORT": here.mlflow_port,
+            **{f"the port of {m}": here.port_of(here.spec(m)) for m in self.models},
+        }
         if self._starts_server:
             wanted["EVERLOOP_PREFECT_PORT"] = here.prefect_port
         for name, port in wanted.items():
@@ -182,7 +193,9 @@ class Stack:
                 try:
                     probe.bind(("127.0.0.1", port))
                 except OSError as exc:
-                    raise StackError(f"port {port} of 127.0.0.1 is in use; stop what uses it or set another ({name})") from exc
+                    raise StackError(
+                        f"port {port} of 127.0.0.1 is in use; stop what uses it or set another ({name})"
+                    ) from exc
 
     @property
     def _starts_server(self) -> bool:
@@ -225,13 +238,17 @@ def restart_service(settings: Settings, model: str) -> None:
     settings.spec(model)
     path = _socket_of(settings)
     if not _answers(path):
-        raise StackError(f"`everloop up` does not run for {settings.home}; start it, or restart the service where you run it")
+        raise StackError(
+            f"`everloop up` does not run for {settings.home}; start it, or restart the service where you run it"
+        )
     supervisor = _supervisor(path)
     try:
         supervisor.stopProcess(f"serve-{model}")
         supervisor.startProcess(f"serve-{model}")
     except Fault as exc:
-        raise StackError(f"the service of {model} cannot be restarted: {exc.faultString}; restart `everloop up`") from exc
+        raise StackError(
+            f"the service of {model} cannot be restarted: {exc.faultString}; restart `everloop up`"
+        ) from exc
 
 
 def shut_down(settings: Settings) -> None:

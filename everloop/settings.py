@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     verify_seconds: float = Field(45.0, ge=0, description="How long a release waits for the service to serve it.")
     boot_seconds: float = Field(60.0, gt=0, description="How long a server may take to be ready.")
     lease_seconds: float = Field(60.0, gt=0, description="A claim that is not renewed for so long may be taken over.")
-    sweep_seconds: float = Field(120.0, ge=0, description="Age at which an unclaimed decision is started by the next monitor.")
+    sweep_seconds: float = Field(
+        120.0, ge=0, description="Age at which an unclaimed decision is started by the next monitor."
+    )
     max_attempts: int = Field(3, ge=1, description="Runs that may claim one decision before it is given up.")
     threads: int = Field(2, ge=1, description="OMP threads of a training run; a service uses 1.")
 
@@ -81,7 +83,11 @@ class Settings(BaseSettings):
     def environment(self, *, threads: int = 1) -> dict[str, str]:
         """The whole environment for a process of ours: every tool at home in `home`, telemetry off, threads set."""
         ours = {
-            **{f"EVERLOOP_{name.upper()}": _as_text(value) for name, value in self.model_dump(mode="json").items() if value is not None},
+            **{
+                f"EVERLOOP_{name.upper()}": _as_text(value)
+                for name, value in self.model_dump(mode="json").items()
+                if value is not None
+            },
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_URL": self.prefect_api,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -141,5 +147,8 @@ def settings() -> Settings:
     try:
         return Settings()
     except ValidationError as exc:
-        lines = [f"EVERLOOP_{str(e['loc'][0]).upper()} is {e['input']!r}: {e['msg']}; correct or unset it" for e in exc.errors()]
+        lines = [
+            f"EVERLOOP_{str(e['loc'][0]).upper()} is {e['input']!r}: {e['msg']}; correct or unset it"
+            for e in exc.errors()
+        ]
         raise EverloopError("\n".join(lines)) from exc

@@ -43,7 +43,9 @@ async def monitor(model: str, at: str | None = None) -> list[RetrainingDecision]
     captured = collect(spec, moment)
     decided = {decision.id for decision in decisions().list(model) if decision.is_final}
     manifest, reference, made = _manifest(champion), reference_profile(champion), []
-    for window, rows in cut_windows(captured, spec.monitor.window, at=moment or pd.Timestamp.now("UTC").tz_localize(None)):
+    for window, rows in cut_windows(
+        captured, spec.monitor.window, at=moment or pd.Timestamp.now("UTC").tz_localize(None)
+    ):
         if decision_id(model, window) in decided:
             continue
         of_champion = rows[rows["model_version"] == champion.number]

@@ -6,6 +6,7 @@ import logging
 
 from prefect import flow
 
+from everloop.adapters.orchestrator import emit_alert
 from everloop.adapters.registry import CHALLENGER
 from everloop.domain.errors import PromotionRefused, RegistryError
 from everloop.settings import settings
@@ -42,6 +43,8 @@ async def release(model: str, version: str | None = None, approved_by: str | Non
         return f"{candidate.label} waits for approval"
     record = promote(candidate, approval.by)
     verification = verify(spec, candidate)
+    if verification.status == "needs restart":
+        emit_alert(model, f"{candidate.label} is champion and not served: {verification.detail}")
     if verification.status == "refused":
         take_back(candidate, record, verification.detail)
         raise PromotionRefused(f"{candidate.label} is taken back: {verification.detail}")

@@ -68,7 +68,9 @@ class Serving:
             self._labels.append([_label_line(label, now) for label in labels])
         except OSError as exc:
             log.exception("labels cannot be kept")
-            raise BadRequest(f"the labels cannot be kept now ({exc.strerror}); send them again later", status=503) from exc
+            raise BadRequest(
+                f"the labels cannot be kept now ({exc.strerror}); send them again later", status=503
+            ) from exc
         return _json({"accepted": len(labels)})
 
     async def model(self, _: Request) -> Response:
@@ -94,7 +96,12 @@ class Serving:
         )
 
     def _keep(
-        self, model: LoadedModel, rows: Sequence[Any], columns: dict[str, list[Any]], predicted: Predictions, identifiers: list[str]
+        self,
+        model: LoadedModel,
+        rows: Sequence[Any],
+        columns: dict[str, list[Any]],
+        predicted: Predictions,
+        identifiers: list[str],
     ) -> None:
         """Append one line a row; a full disk is counted and does not stop the answers."""
         served_at = utc(datetime.now(UTC))
@@ -111,7 +118,9 @@ class Serving:
                     "model_version": model.release.version,
                     "features": {name: column[position] for name, column in columns.items()},
                     "prediction": values[position],
-                    "probabilities": None if predicted.probabilities is None else predicted.probabilities[position].tolist(),
+                    "probabilities": None
+                    if predicted.probabilities is None
+                    else predicted.probabilities[position].tolist(),
                 }
             )
         try:

@@ -12,9 +12,9 @@ import tempfile
 from importlib.metadata import version as installed
 from pathlib import Path
 
+from everloop.adapters.model_files import MANIFEST_FILE, MODEL_FILE
 from everloop.domain.errors import ServingRefused
 from everloop.domain.manifest import Manifest
-from everloop.adapters.model_files import MANIFEST_FILE, MODEL_FILE
 from serving.runtime import RELEASE_FILE, Release
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -56,7 +56,9 @@ def build_bento(manifest: Manifest, version: str, model_file: Path, *, environme
             target = context / path.relative_to(PROJECT)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, target)
-        (context / "service.json").write_text(json.dumps({"model": manifest.model, "workers": manifest.serving.workers}))
+        (context / "service.json").write_text(
+            json.dumps({"model": manifest.model, "workers": manifest.serving.workers})
+        )
         for name, text in files.items():
             (context / name).write_text(text)
         _delete_if_there(release.tag)
@@ -76,7 +78,9 @@ def _run_build(release: Release, context: Path, environment: dict[str, str]) -> 
         f"include=['**/*.py', '*.json'], labels={{'code': {release.code!r}}}, models=[{release.tag!r}], "
         f"python={{'packages': {pins()!r}, 'lock_packages': False}})\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=context, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=context, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         last = (done.stderr.strip() or "no output").splitlines()[-1]
         raise ServingRefused(f"{release.tag}: bentoml build failed: {last}; the version stays a challenger")

@@ -49,7 +49,10 @@ class Contract:
         self._attributes = {feature.name: f"f{position}" for position, feature in enumerate(schema.features)}
         fields: list[Any] = [(self._attributes[feature.name], _type_of(feature)) for feature in schema.features]
         rename = {attribute: name for name, attribute in self._attributes.items()}
-        for attribute, name, kind in (("event_time", schema.time, datetime), ("key", schema.key, int if schema.key_type == "integer" else str)):
+        for attribute, name, kind in (
+            ("event_time", schema.time, datetime),
+            ("key", schema.key, int if schema.key_type == "integer" else str),
+        ):
             if name is not None:
                 fields.append((attribute, kind | None, None))
                 rename[attribute] = name

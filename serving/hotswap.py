@@ -57,7 +57,7 @@ class HotSwap:
                     f"{model.release.tag} was built from other code or dependencies than this service; "
                     f"start its bento with `everloop restart {version.model}`"
                 )
-        except Exception as exc:  # noqa: BLE001 - whatever is wrong with the new version, the old one stays
+        except Exception as exc:
             self.refused = {"version": version.number, "reason": str(exc)}
             self._on_swap("refused")
             log.exception("kept v%s, refused v%s", self.current.release.version, version.number)
@@ -72,7 +72,7 @@ class HotSwap:
         while True:
             try:
                 self.check()
-            except Exception:  # noqa: BLE001 - the registry may be away; the model that is loaded goes on answering
+            except Exception:
                 self._on_swap("registry unreachable")
                 log.exception("the registry cannot be read; v%s goes on", self.current.release.version)
             time.sleep(self._poll_seconds)
@@ -89,4 +89,6 @@ def stored_model_folder(version: Version) -> Path:
     try:
         return Path(bentoml.models.get(version.bento).path)
     except bentoml.exceptions.NotFound as exc:
-        raise ServingRefused(f"{version.bento} is not in the bento store; run `prefect deployment run release/{version.model}`") from exc
+        raise ServingRefused(
+            f"{version.bento} is not in the bento store; run `prefect deployment run release/{version.model}`"
+        ) from exc

@@ -64,14 +64,18 @@ def load_model(folder: Path) -> LoadedModel:
         release = Release.model_validate_json((folder / RELEASE_FILE).read_bytes())
         manifest = read_manifest(folder)
         pipeline = load_pipeline(folder / MODEL_FILE)
-    except Exception as exc:  # noqa: BLE001 - a damaged file raises what it likes
-        raise ServingRefused(f"{folder}: cannot be loaded: {type(exc).__name__}: {exc}; release the version again") from exc
+    except Exception as exc:
+        raise ServingRefused(
+            f"{folder}: cannot be loaded: {type(exc).__name__}: {exc}; release the version again"
+        ) from exc
     model = LoadedModel(release, manifest, pipeline)
     columns = {name: [request.row[name] for request in manifest.rehearsal] for name in manifest.row_schema.names}
     found = model.predict(columns)
     wrong = differences(manifest.rehearsal, found.values, found.probabilities)
     if wrong:
-        raise ServingRefused(f"{release.tag}: {len(wrong)} of {len(manifest.rehearsal)} recorded answers differ, first: {wrong[0]}")
+        raise ServingRefused(
+            f"{release.tag}: {len(wrong)} of {len(manifest.rehearsal)} recorded answers differ, first: {wrong[0]}"
+        )
     return model
 
 

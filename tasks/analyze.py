@@ -23,7 +23,9 @@ def analyze(spec: ModelSpec, snapshot: Snapshot) -> None:
 
 
 def _describe(column: pd.Series, spec: ModelSpec) -> dict[str, str | int]:
-    role = "target" if column.name == spec.target else "numeric" if column.name in spec.features.numeric else "categorical"
+    role = (
+        "target" if column.name == spec.target else "numeric" if column.name in spec.features.numeric else "categorical"
+    )
     figures: dict[str, str | int] = {
         "column": str(column.name),
         "role": role,

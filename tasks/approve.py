@@ -31,12 +31,16 @@ def approve(spec: ModelSpec, version: Version, approved_by: str | None) -> Appro
     """
     verdict = version.tags.get("verdict", "none")
     if verdict not in ("pass", "undetermined"):
-        raise PromotionRefused(f"{version.label}: its gates say {verdict}: {version.tags.get('verdict_reasons', 'never judged')}; train again")
+        raise PromotionRefused(
+            f"{version.label}: its gates say {verdict}: {version.tags.get('verdict_reasons', 'never judged')}; train again"
+        )
     champion = registry().champion(spec.name)
     judged_against = version.tags.get("judged_against", "none")
     now = champion.number if champion else "none"
     if judged_against != now:
-        raise PromotionRefused(f"{version.label} was judged against v{judged_against}, the champion is v{now}; train again to be judged against it")
+        raise PromotionRefused(
+            f"{version.label} was judged against v{judged_against}, the champion is v{now}; train again to be judged against it"
+        )
     if approved_by:
         return Approval(status="approved", by=approved_by)
     if verdict == "pass" and spec.gates.approval == "auto":

@@ -21,27 +21,39 @@ log = logging.getLogger("everloop.decide")
 
 
 @step
-def decide(spec: ModelSpec, champion: Version, window: Window, drift: DriftReport, performance: PerformanceReport) -> RetrainingDecision:
+def decide(
+    spec: ModelSpec, champion: Version, window: Window, drift: DriftReport, performance: PerformanceReport
+) -> RetrainingDecision:
     """The stored decision about `window`; if this call made it fire, the event is on its way."""
-    earlier = [found for found in decisions().list(spec.name) if found.window.end <= window.end and found.window.id != window.id]
-    decision = apply_policy(spec.name, champion.number, window, drift, performance, policy=spec.monitor, earlier=earlier)
+    earlier = [
+        found
+        for found in decisions().list(spec.name)
+        if found.window.end <= window.end and found.window.id != window.id
+    ]
+    decision = apply_policy(
+        spec.name, champion.number, window, drift, performance, policy=spec.monitor, earlier=earlier
+    )
     here = settings()
     log_window(registry(), decision, artifacts=None if here.mlflow_uri else here.home / "mlartifacts")
     fired = decisions().store(decision)
     if fired or decision.action == "alert":
         emit_decision(decision)
-    show_markdown(f"decision-{spec.name}", _as_markdown(decision), description=f"{decision.action}: {', '.join(decision.reason_codes)}")
+    show_markdown(
+        f"decision-{spec.name}",
+        _as_markdown(decision),
+        description=f"{decision.action}: {', '.join(decision.reason_codes)}",
+    )
     log.info("%s: %s: %s", decision.id, decision.action, decision.reason)
     return decision
 
 
 def _as_markdown(decision: RetrainingDecision) -> str:
-    performance, drift = decision.performance, decision.drift
+    performance, drift, window = decision.performance, decision.drift, decision.window
     lines = [
         f"# {decision.action.capitalize()}: {', '.join(decision.reason_codes)}",
         decision.reason,
         "",
-        f"Window `{decision.window.id}`, {decision.window.start} to {decision.window.end}, {decision.window.rows:,} rows, champion v{decision.version}.",
+        f"Window `{window.id}`, {window.start} to {window.end}, {window.rows:,} rows, champion v{decision.version}.",
         "",
         "| what | verdict | numbers |",
         "|---|---|---|",
@@ -50,7 +62,8 @@ def _as_markdown(decision: RetrainingDecision) -> str:
         f"| drift | {drift.verdict} | {drift.reason} |",
     ]
     lines += [
-        f"| {test.column}: {test.signal} | drift | effect {test.effect:.3f} (floor {test.floor:g}), p = {test.p_value:.1e}, {test.statistic} |"
+        f"| {test.column}: {test.signal} | drift | effect {test.effect:.3f} (floor {test.floor:g}), "
+        f"p = {test.p_value:.1e}, {test.statistic} |"
         for test in drift.tests
         if test.is_drift
     ]

@@ -51,7 +51,9 @@ def evaluate(spec: ModelSpec, data: Prepared, challenger: Challenger) -> Evaluat
         slices={name: np.array([canonical_category(value) for value in holdout[name]]) for name in spec.gates.slices},
     )
     beside = f", champion v{scores.champion_version} {score(metric, losses):.4g}" if losses is not None else ""
-    log.info("%s of the challenger %.4g%s on %d holdout rows", metric, score(metric, scores.challenger), beside, len(holdout))
+    log.info(
+        "%s of the challenger %.4g%s on %d holdout rows", metric, score(metric, scores.challenger), beside, len(holdout)
+    )
     return Evaluation(predicted, scores)
 
 

@@ -21,8 +21,14 @@ def extract(spec: ModelSpec) -> Snapshot:
     here = settings()
     source = read_source(spec, base=here.data)
     served = _served_rows(spec, source)
-    rows = order_rows(pd.concat([source, served], ignore_index=True), spec, where="source and served rows") if len(served) else source
-    snapshot = store_snapshot(rows, here.home / "snapshots" / spec.name, source_rows=len(source), served_rows=len(served))
+    rows = (
+        order_rows(pd.concat([source, served], ignore_index=True), spec, where="source and served rows")
+        if len(served)
+        else source
+    )
+    snapshot = store_snapshot(
+        rows, here.home / "snapshots" / spec.name, source_rows=len(source), served_rows=len(served)
+    )
     log.info("extracted %s rows (%s served) into %s", f"{len(rows):,}", f"{len(served):,}", snapshot.path.name[:12])
     return snapshot
 

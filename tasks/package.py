@@ -22,7 +22,9 @@ def package(version: Version) -> Release:
     """The release of `version`, in the bento store; an unchanged one is not built again."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = registry().model_folder(version, Path(scratch))
-        release = build_bento(read_manifest(folder), version.number, folder / MODEL_FILE, environment=settings().environment())
+        release = build_bento(
+            read_manifest(folder), version.number, folder / MODEL_FILE, environment=settings().environment()
+        )
     registry().tag(version, bento=release.tag, code_digest=release.code)
     log.info("packaged %s", release.tag)
     return release

@@ -26,5 +26,10 @@ class Prepared:
 def prepare(spec: ModelSpec, snapshot: Snapshot) -> Prepared:
     """The split of a snapshot and the schema of its rows."""
     split = split_by_time(snapshot.rows, spec)
-    log.info("%d rows to train on, %d to choose on, %d to judge on", len(split.train), len(split.validation), len(split.holdout))
+    log.info(
+        "%d rows to train on, %d to choose on, %d to judge on",
+        len(split.train),
+        len(split.validation),
+        len(split.holdout),
+    )
     return Prepared(split=split, schema=derive_schema(snapshot.rows, spec))

@@ -42,7 +42,9 @@ def promote(version: Version, approved_by: str) -> PromotionRecord:
         promoted_at=datetime.now(UTC),
         approved_by=approved_by,
     )
-    registry().tag(version, promoted_at=record.promoted_at.isoformat(), approved_by=approved_by, previous=record.previous or "none")
+    registry().tag(
+        version, promoted_at=record.promoted_at.isoformat(), approved_by=approved_by, previous=record.previous or "none"
+    )
     log.info("%s is champion, approved by %s", version.label, approved_by)
     return record
 

@@ -76,16 +76,28 @@ def register(
         )
     if verdict.verdict == "pass":
         registry().set_alias(version, CHALLENGER)
-    show_markdown(f"version-{spec.name}", _as_markdown(version, manifest, verdict, run.path), description=f"{version.label}: {verdict.verdict}")
+    show_markdown(
+        f"version-{spec.name}",
+        _as_markdown(version, manifest, verdict, run.path),
+        description=f"{version.label}: {verdict.verdict}",
+    )
     log.info("registered %s: %s", version.label, verdict.verdict)
     return version
 
 
 def _manifest(
-    spec: ModelSpec, snapshot: Snapshot, data: Prepared, challenger: Challenger, evaluation: Evaluation, verdict: GateVerdict
+    spec: ModelSpec,
+    snapshot: Snapshot,
+    data: Prepared,
+    challenger: Challenger,
+    evaluation: Evaluation,
+    verdict: GateVerdict,
 ) -> Manifest:
     metric = spec.gates.metric
-    scores = {metric: score(metric, evaluation.scores.challenger), f"baseline_{metric}": score(metric, evaluation.scores.baseline)}
+    scores = {
+        metric: score(metric, evaluation.scores.challenger),
+        f"baseline_{metric}": score(metric, evaluation.scores.baseline),
+    }
     if evaluation.scores.champion is not None:
         scores[f"champion_{metric}"] = score(metric, evaluation.scores.champion)
     return Manifest(

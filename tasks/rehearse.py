@@ -75,7 +75,9 @@ def _ask(url: str, manifest: Manifest) -> float:
             started = time.perf_counter()
             answers.append(_predict(client, [request.row]))
             seconds.append(time.perf_counter() - started)
-    singles = {name: [answer[name][0] for answer in answers] for name in ("predictions", "probabilities") if name in answers[0]}
+    singles: dict[str, list[object]] = {
+        name: [answer[name][0] for answer in answers] for name in ("predictions", "probabilities") if name in answers[0]
+    }
     _compare(manifest.rehearsal[-SINGLE_REQUESTS:], singles)
     return float(np.percentile(seconds[10:] or seconds, 95) * 1000)
 
@@ -83,7 +85,9 @@ def _ask(url: str, manifest: Manifest) -> float:
 def _predict(client: httpx.Client, rows: list[dict[str, object]]) -> dict[str, list[object]]:
     answer = client.post("/predict", json={"rows": rows})
     if not answer.is_success:
-        raise RehearsalFailed(f"a recorded request was answered with {answer.status_code}: {answer.text[:300]}; the champion stays")
+        raise RehearsalFailed(
+            f"a recorded request was answered with {answer.status_code}: {answer.text[:300]}; the champion stays"
+        )
     found: dict[str, list[object]] = answer.json()
     return found
 
@@ -91,4 +95,6 @@ def _predict(client: httpx.Client, rows: list[dict[str, object]]) -> dict[str, l
 def _compare(recorded: tuple[RecordedRequest, ...], answer: dict[str, list[object]]) -> None:
     wrong = differences(recorded, answer["predictions"], answer.get("probabilities"))
     if wrong:
-        raise RehearsalFailed(f"{len(wrong)} of {len(recorded)} recorded answers differ, first: {wrong[0]}; the champion stays")
+        raise RehearsalFailed(
+            f"{len(wrong)} of {len(recorded)} recorded answers differ, first: {wrong[0]}; the champion stays"
+        )

@@ -19,7 +19,9 @@ log = logging.getLogger("everloop.score")
 @step
 def score(spec: ModelSpec, manifest: Manifest, rows: pd.DataFrame) -> PerformanceReport:
     """The performance report of the champion's rows in one window."""
-    report = score_window(losses_of(rows, manifest), manifest.baseline, rows=len(rows), metric=manifest.metric, policy=spec.monitor)
+    report = score_window(
+        losses_of(rows, manifest), manifest.baseline, rows=len(rows), metric=manifest.metric, policy=spec.monitor
+    )
     log.info("performance: %s", report.reason)
     return report
 
@@ -31,4 +33,8 @@ def losses_of(rows: pd.DataFrame, manifest: Manifest) -> np.ndarray:
         return np.empty(0)
     classes = manifest.row_schema.classes
     probabilities = np.array(labelled["probabilities"].tolist(), dtype=float) if classes else None
-    return row_losses(manifest.metric, labelled["label"].to_numpy(), Predictions(labelled["prediction"].to_numpy(), probabilities, classes))
+    return row_losses(
+        manifest.metric,
+        labelled["label"].to_numpy(),
+        Predictions(labelled["prediction"].to_numpy(), probabilities, classes),
+    )

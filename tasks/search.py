@@ -18,7 +18,10 @@ def search(spec: ModelSpec, data: Prepared) -> SearchResult:
     """All trials, the best one first."""
     metric = spec.gates.metric
     result = search_configurations(
-        spec, data.split, data.schema, on_trial=lambda trial: log.info("%s %.4g: %s", metric, trial.metric, trial.configuration.title)
+        spec,
+        data.split,
+        data.schema,
+        on_trial=lambda trial: log.info("%s %.4g: %s", metric, trial.metric, trial.configuration.title),
     )
     rows = [{"configuration": t.configuration.title, metric: f"{t.metric:.4g}", "rows": t.rows} for t in result.trials]
     show_table(f"trials-{spec.name}", rows, description=f"{len(rows)} trials on {len(data.split.validation):,} rows")

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -33,7 +34,7 @@ _table = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("outcome", sa.String),
 )
-_DIALECTS = {"sqlite": sqlite, "postgresql": postgresql}
+_DIALECTS: dict[str, Any] = {"sqlite": sqlite, "postgresql": postgresql}
 
 
 class DecisionStore:
@@ -43,7 +44,9 @@ class DecisionStore:
         self._lease = lease
         self._engine = sa.create_engine(url, **({"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}))
         if self._engine.dialect.name not in _DIALECTS:
-            raise EverloopError(f"EVERLOOP_DATABASE_URL names {self._engine.dialect.name}; use sqlite:///… or postgresql+psycopg://…")
+            raise EverloopError(
+                f"EVERLOOP_DATABASE_URL names {self._engine.dialect.name}; use sqlite:///… or postgresql+psycopg://…"
+            )
         _metadata.create_all(self._engine)
 
     def store(self, decision: RetrainingDecision) -> bool:
@@ -60,17 +63,24 @@ class DecisionStore:
             "body": decision.model_dump_json(exclude={"outcome"}),
             "fired_at": _now() if fires else None,
         }
-        insert = _DIALECTS[self._engine.dialect.name].insert(_table).values(id=decision.id, attempts=0, **values)  # type: ignore[attr-defined]
+        insert = _DIALECTS[self._engine.dialect.name].insert(_table).values(id=decision.id, attempts=0, **values)
         upsert = insert.on_conflict_do_update(index_elements=["id"], set_=values, where=_table.c.fired_at.is_(None))
         with self._engine.begin() as connection:
             return bool(connection.execute(upsert).rowcount) and fires
 
     def list(self, model: str) -> Sequence[RetrainingDecision]:
         """Every decision about `model`, oldest window first."""
-        query = sa.select(_table.c.body, _table.c.outcome).where(_table.c.model == model).order_by(_table.c.window_end, _table.c.window_id)
+        query = (
+            sa.select(_table.c.body, _table.c.outcome)
+            .where(_table.c.model == model)
+            .order_by(_table.c.window_end, _table.c.window_id)
+        )
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()
-        return [RetrainingDecision.model_validate_json(body).model_copy(update={"outcome": outcome}) for body, outcome in rows]
+        return [
+            RetrainingDecision.model_validate_json(body).model_copy(update={"outcome": outcome})
+            for body, outcome in rows
+        ]
 
     def get(self, decision: str) -> RetrainingDecision:
         """The stored decision with this id.
@@ -79,9 +89,13 @@ class DecisionStore:
             EverloopError: there is none.
         """
         with self._engine.connect() as connection:
-            row = connection.execute(sa.select(_table.c.body, _table.c.outcome).where(_table.c.id == decision)).one_or_none()
+            row = connection.execute(
+                sa.select(_table.c.body, _table.c.outcome).where(_table.c.id == decision)
+            ).one_or_none()
         if row is None:
-            raise EverloopError(f"decision {decision!r} is not stored in {self._engine.url!r}; `everloop decisions` lists those that are")
+            raise EverloopError(
+                f"decision {decision!r} is not stored in {self._engine.url!r}; `everloop decisions` lists those that are"
+            )
         return RetrainingDecision.model_validate_json(row.body).model_copy(update={"outcome": row.outcome})
 
     def fired_at(self, decision: str) -> datetime:
@@ -91,7 +105,9 @@ class DecisionStore:
             EverloopError: it is not stored, or has not fired.
         """
         with self._engine.connect() as connection:
-            moment: datetime | None = connection.execute(sa.select(_table.c.fired_at).where(_table.c.id == decision)).scalar_one_or_none()
+            moment: datetime | None = connection.execute(
+                sa.select(_table.c.fired_at).where(_table.c.id == decision)
+            ).scalar_one_or_none()
         if moment is None:
             raise EverloopError(f"decision {decision!r} has not fired")
         return moment.replace(tzinfo=UTC)
@@ -103,7 +119,9 @@ class DecisionStore:
             DecisionTaken: another run holds it, or it is finished.
             EverloopError: it is not stored.
         """
-        free = sa.or_(_table.c.claimed_by.is_(None), _table.c.renewed_at < _now() - self._lease, _table.c.claimed_by == by)
+        free = sa.or_(
+            _table.c.claimed_by.is_(None), _table.c.renewed_at < _now() - self._lease, _table.c.claimed_by == by
+        )
         update = (
             sa.update(_table)
             .where(_table.c.id == decision, _table.c.fired_at.is_not(None), _table.c.outcome.is_(None), free)
@@ -114,11 +132,17 @@ class DecisionStore:
         if not taken:
             outcome = self.get(decision).outcome
             state = f"finished: {outcome}" if outcome else "held by another run"
-            raise DecisionTaken(f"decision {decision} is {state}; one decision starts one retraining, so this run stops here")
+            raise DecisionTaken(
+                f"decision {decision} is {state}; one decision starts one retraining, so this run stops here"
+            )
 
     def renew(self, decision: str, by: str) -> bool:
         """True if `by` still holds the decision; its lease then starts anew."""
-        update = sa.update(_table).where(_table.c.id == decision, _table.c.claimed_by == by, _table.c.outcome.is_(None)).values(renewed_at=_now())
+        update = (
+            sa.update(_table)
+            .where(_table.c.id == decision, _table.c.claimed_by == by, _table.c.outcome.is_(None))
+            .values(renewed_at=_now())
+        )
         with self._engine.begin() as connection:
             return bool(connection.execute(update).rowcount)
 
@@ -135,7 +159,9 @@ class DecisionStore:
     def give_up(self, decision: str, outcome: str) -> bool:
         """Afterwards the decision has an outcome, if no living run holds it; True if this call gave it."""
         dead = sa.or_(_table.c.claimed_by.is_(None), _table.c.renewed_at < _now() - self._lease)
-        update = sa.update(_table).where(_table.c.id == decision, _table.c.outcome.is_(None), dead).values(outcome=outcome)
+        update = (
+            sa.update(_table).where(_table.c.id == decision, _table.c.outcome.is_(None), dead).values(outcome=outcome)
+        )
         with self._engine.begin() as connection:
             return bool(connection.execute(update).rowcount)
 

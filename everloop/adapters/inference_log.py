@@ -28,7 +28,9 @@ def read_captured(folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None =
     """
     lines = sorted(_read_lines(folder / spec.name), key=lambda line: (line["served_at"], line["prediction_id"]))
     frame = pd.DataFrame.from_records(lines, columns=[*CAPTURED_COLUMNS, "features"])
-    features = pd.DataFrame.from_records(frame.pop("features").tolist(), columns=list(spec.features.names), index=frame.index)
+    features = pd.DataFrame.from_records(
+        frame.pop("features").tolist(), columns=list(spec.features.names), index=frame.index
+    )
     frame = pd.concat([frame, features.add_prefix("features.")], axis=1)
     for name in ("event_time", "served_at"):
         frame[name] = _times(frame[name])
@@ -42,7 +44,9 @@ def read_labels(folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None = N
 
     With `until`, only labels observed at or before it.
     """
-    frame = pd.DataFrame.from_records(list(_read_lines(folder / spec.name)), columns=["prediction_id", "key", "label", "observed_at"])
+    frame = pd.DataFrame.from_records(
+        list(_read_lines(folder / spec.name)), columns=["prediction_id", "key", "label", "observed_at"]
+    )
     frame["observed_at"] = _times(frame["observed_at"])
     if until is not None:
         frame = frame[frame["observed_at"] <= until]

@@ -29,4 +29,6 @@ def read_manifest(folder: Path) -> Manifest:
     for path in (folder / MANIFEST_FILE, folder / "extra_files" / MANIFEST_FILE):
         if path.is_file():
             return Manifest.model_validate_json(path.read_bytes())
-    raise RegistryError(f"{folder} holds no {MANIFEST_FILE}: the version was not registered by everloop; train a new one")
+    raise RegistryError(
+        f"{folder} holds no {MANIFEST_FILE}: the version was not registered by everloop; train a new one"
+    )

@@ -42,9 +42,9 @@ def emit_alert(model: str, reason: str) -> None:
 
 async def start_training(model: str, *, reason: str, decision: str, window: str, attempt: int) -> str:
     """The id of the training run for `decision`; the same decision and attempt always name the same run."""
-    from prefect.deployments import run_deployment
+    from prefect.deployments.flow_runs import arun_deployment
 
-    run = await run_deployment(
+    run = await arun_deployment(
         name=f"train/{model}",
         parameters={"model": model, "reason": reason, "decision": decision, "window": window},
         timeout=0,

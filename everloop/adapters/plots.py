@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 _SIZE = (6.4, 4.4)
 
 
-def training_plots(pipeline: Any, features: pd.DataFrame, truth: np.ndarray, predicted: Predictions, *, time: pd.Series | None) -> Iterator[tuple[str, Figure]]:
+def training_plots(
+    pipeline: Any, features: pd.DataFrame, truth: np.ndarray, predicted: Predictions, *, time: pd.Series | None
+) -> Iterator[tuple[str, Figure]]:
     """Name and figure of each plot a person wants to see about n holdout rows; `features` in canonical form."""
     if predicted.probabilities is None:
         yield "predicted_against_actual", _predicted_against_actual(truth, predicted.values)
@@ -47,7 +49,11 @@ def _residuals(truth: np.ndarray, values: np.ndarray, time: pd.Series | None) ->
     figure, axes = _new()
     axes.scatter(np.arange(len(truth)) if time is None else time, values - truth, s=9, alpha=0.45, linewidths=0)
     axes.axhline(0, color="black", linewidth=0.8)
-    axes.set(xlabel="holdout row" if time is None else str(time.name), ylabel="predicted − actual", title="Residuals, holdout")
+    axes.set(
+        xlabel="holdout row" if time is None else str(time.name),
+        ylabel="predicted − actual",
+        title="Residuals, holdout",
+    )
     figure.autofmt_xdate()
     return figure
 
@@ -79,7 +85,9 @@ def _confusion(truth: np.ndarray, predicted: Predictions) -> Figure:
     from sklearn.metrics import ConfusionMatrixDisplay
 
     figure, axes = _new()
-    ConfusionMatrixDisplay.from_predictions(truth.astype(str), predicted.values.astype(str), normalize="true", ax=axes, colorbar=False)
+    ConfusionMatrixDisplay.from_predictions(
+        truth.astype(str), predicted.values.astype(str), normalize="true", ax=axes, colorbar=False
+    )
     axes.set_title("Confusion, holdout, share of the actual class")
     return figure
 

@@ -121,4 +121,7 @@ def _categories(items: Any) -> dict[str, int]:
     from whylogs_sketching import frequent_items_error_type
 
     sketch = items.frequent_strings.value
-    return {name: int(estimate) for name, estimate, _, _ in sketch.get_frequent_items(frequent_items_error_type.NO_FALSE_NEGATIVES)}
+    return {
+        name: int(estimate)
+        for name, estimate, _, _ in sketch.get_frequent_items(frequent_items_error_type.NO_FALSE_NEGATIVES)
+    }

@@ -90,7 +90,9 @@ class Registry:
 
     def of_decision(self, model: str, decision: str) -> Version | None:
         """The version that a retraining for `decision` registered, None if none did."""
-        return next((version for version in reversed(self.versions(model)) if version.tags.get("decision") == decision), None)
+        return next(
+            (version for version in reversed(self.versions(model)) if version.tags.get("decision") == decision), None
+        )
 
     def set_alias(self, version: Version, alias: str) -> None:
         """Afterwards `alias` points to `version`."""
@@ -126,7 +128,11 @@ class Registry:
         import mlflow
 
         mlflow.set_tracking_uri(self._uri)
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{version.model}/{version.number}", dst_path=str(folder)))
+        return Path(
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=f"models:/{version.model}/{version.number}", dst_path=str(folder)
+            )
+        )
 
     def experiment(self, name: str, *, artifacts: Path | None) -> str:
         """The id of the experiment `name`; a new one keeps its artifacts in `artifacts`, if given."""
@@ -138,4 +144,6 @@ class Registry:
 
 
 def _version(item: Any) -> Version:
-    return Version(model=item.name, number=str(item.version), run_id=item.run_id, source=item.source, tags=dict(item.tags))
+    return Version(
+        model=item.name, number=str(item.version), run_id=item.run_id, source=item.source, tags=dict(item.tags)
+    )

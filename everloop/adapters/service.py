@@ -49,7 +49,9 @@ def running_service(bento: str, *, environment: dict[str, str], log: Path, boot_
     url = f"http://127.0.0.1:{(port := free_port())}"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = subprocess.Popen(serve_command(bento, port), env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            serve_command(bento, port), env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
             _wait_until_ready(process, url, bento, log, boot_seconds)
             yield url

@@ -18,7 +18,13 @@ import pyarrow.parquet as pq
 from everloop.domain.errors import DataError, DuplicateKeys, SchemaMismatch, SourceEmpty, SourceNotFound
 from everloop.domain.spec import ModelSpec
 
-_READERS = {".csv": "read_csv", ".gz": "read_csv", ".tsv": "read_csv", ".parquet": "read_parquet", ".pq": "read_parquet"}
+_READERS = {
+    ".csv": "read_csv",
+    ".gz": "read_csv",
+    ".tsv": "read_csv",
+    ".parquet": "read_parquet",
+    ".pq": "read_parquet",
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,9 @@ def read_source(spec: ModelSpec, *, base: Path) -> pd.DataFrame:
     frame = frame[list(spec.columns)]
     labelled = frame[frame[spec.target].notna()]
     if labelled.empty:
-        raise SchemaMismatch(f"{where}: target {spec.target!r} is null in all {len(frame):,} rows; bring labels or correct target")
+        raise SchemaMismatch(
+            f"{where}: target {spec.target!r} is null in all {len(frame):,} rows; bring labels or correct target"
+        )
     return order_rows(labelled, spec, where=where)
 
 
@@ -118,7 +126,9 @@ def _from_files(spec: ModelSpec, base: Path) -> pd.DataFrame:
         raise SourceNotFound(f"{path}: no CSV or Parquet file is there; correct data.source or bring the data")
     kinds = {_READERS[file.suffix] for file in files}
     if len(kinds) > 1:
-        raise SourceNotFound(f"{path}: holds CSV and Parquet files; keep one kind, or name them by a glob such as {source}/*.parquet")
+        raise SourceNotFound(
+            f"{path}: holds CSV and Parquet files; keep one kind, or name them by a glob such as {source}/*.parquet"
+        )
     with duckdb.connect() as connection:
         try:
             connection.execute(
@@ -126,7 +136,9 @@ def _from_files(spec: ModelSpec, base: Path) -> pd.DataFrame:
             )
             result: pd.DataFrame = connection.execute(spec.data.query or "select * from source").df()
         except duckdb.Error as exc:
-            raise DataError(f"{path}: cannot be read: {str(exc).splitlines()[0]}; correct the file or data.query") from exc
+            raise DataError(
+                f"{path}: cannot be read: {str(exc).splitlines()[0]}; correct the file or data.query"
+            ) from exc
     return result
 
 
@@ -151,7 +163,9 @@ def _from_database(spec: ModelSpec) -> pd.DataFrame:
             return pd.read_sql(sqlalchemy.text(spec.data.query or ""), connection)
     except (sqlalchemy.exc.SQLAlchemyError, ModuleNotFoundError) as exc:
         cause: Any = getattr(exc, "orig", None) or exc
-        raise SourceNotFound(f"{where}: cannot be read: {str(cause).splitlines()[0]}; check the URL, the driver and data.query") from exc
+        raise SourceNotFound(
+            f"{where}: cannot be read: {str(cause).splitlines()[0]}; check the URL, the driver and data.query"
+        ) from exc
 
 
 def _mask_password(url: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.data.pandas_dataset import from_pandas
 from mlflow.models import infer_signature
 
 from everloop.adapters.model_files import MANIFEST_FILE
@@ -69,7 +70,9 @@ class TrainingRun:
 
     def log_dataset(self, rows: pd.DataFrame, path: Path, digest: str) -> None:
         """Afterwards the run names the snapshot it read, with its digest (its first 36 characters: MLflow's limit)."""
-        dataset = mlflow.data.from_pandas(rows, source=str(path), name=f"{self._spec.name}-snapshot", targets=self._spec.target, digest=digest[:36])  # type: ignore[attr-defined]
+        dataset = from_pandas(
+            rows, source=str(path), name=f"{self._spec.name}-snapshot", targets=self._spec.target, digest=digest[:36]
+        )
         mlflow.log_input(dataset, context="training")
 
     def log_figures(self, figures: Iterable[tuple[str, Any]]) -> None:
@@ -116,7 +119,11 @@ def log_window(registry: Registry, decision: RetrainingDecision, *, artifacts: P
     client = registry.client
     experiment = registry.experiment(MONITORING.format(model=decision.model), artifacts=artifacts)
     found = client.search_runs([experiment], f"tags.decision = '{decision.id}'", max_results=1)
-    run = found[0] if found else client.create_run(experiment, tags={"decision": decision.id}, run_name=decision.window.id)
+    run = (
+        found[0]
+        if found
+        else client.create_run(experiment, tags={"decision": decision.id}, run_name=decision.window.id)
+    )
     stamp = int(pd.Timestamp(decision.window.end).timestamp() * 1000)
     metrics: dict[str, float | None] = {
         "loss": decision.performance.metric,
@@ -146,12 +153,17 @@ def log_window(registry: Registry, decision: RetrainingDecision, *, artifacts: P
 def code_tags(project: Path) -> dict[str, str]:
     """The git commit of the project, with '+changes' if the work tree differs, and the digest of the lock file."""
     lock = project / "requirements.lock"
-    return {"git_commit": _git_commit(project), "lock_digest": sha256(lock.read_bytes()).hexdigest()[:16] if lock.is_file() else "no lock file"}
+    return {
+        "git_commit": _git_commit(project),
+        "lock_digest": sha256(lock.read_bytes()).hexdigest()[:16] if lock.is_file() else "no lock file",
+    }
 
 
 def _git_commit(project: Path) -> str:
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(project), *words], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(project), *words], capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")

@@ -62,7 +62,11 @@ def _target(frame: pd.DataFrame, spec: ModelSpec) -> list[Finding]:
         numbers = pd.to_numeric(target, errors="coerce").to_numpy(dtype=float)
         wrong = int((~np.isfinite(numbers)).sum())
         if wrong:
-            return [error("target is a number", f"{wrong:,} of {len(target):,} targets are no finite number; clean the source")]
+            return [
+                error(
+                    "target is a number", f"{wrong:,} of {len(target):,} targets are no finite number; clean the source"
+                )
+            ]
         if len(target) and float(np.std(numbers)) == 0:
             return [error("target varies", f"every target is {numbers[0]:g}; there is nothing to learn")]
         return []
@@ -83,7 +87,9 @@ def _feature(column: pd.Series, spec: ModelSpec) -> list[Finding]:
 
     nulls = int(column.isna().sum())
     if nulls == len(column) and len(column):
-        found("not empty", "error", f"all {nulls:,} values are null; mend the source or take {name!r} out of [features]")
+        found(
+            "not empty", "error", f"all {nulls:,} values are null; mend the source or take {name!r} out of [features]"
+        )
         return findings
     if column.nunique(dropna=False) == 1 and len(column):
         found("varies", "warning", f"every value is {column.iloc[0]!r}; the model cannot use it yet")
@@ -92,14 +98,20 @@ def _feature(column: pd.Series, spec: ModelSpec) -> list[Finding]:
         text = int(np.isnan(numbers).sum()) - nulls
         infinite = int(np.isinf(numbers).sum())
         if text > 0:
-            found("is a number", "error", f"{text:,} values are no numbers; clean the source or make {name!r} categorical")
+            found(
+                "is a number", "error", f"{text:,} values are no numbers; clean the source or make {name!r} categorical"
+            )
         if infinite:
             found("is finite", "error", f"{infinite:,} values are infinite; clean the source")
         if name in spec.features.ranges:
             low, high = spec.features.ranges[name]
             outside = int(((numbers < low) | (numbers > high)).sum())
             if outside:
-                found("in range", "error", f"{outside:,} values are outside [{low:g}, {high:g}]; clean the source or widen features.ranges")
+                found(
+                    "in range",
+                    "error",
+                    f"{outside:,} values are outside [{low:g}, {high:g}]; clean the source or widen features.ranges",
+                )
     elif column.nunique() > len(column) / 2 and len(column) > 100:
         found("repeats", "warning", f"{column.nunique():,} categories in {len(column):,} rows; it may be an identifier")
     return findings

@@ -81,7 +81,9 @@ def compare_profiles(reference: ProfileSummary, window: ProfileSummary, *, min_r
     """Which columns of `window` drifted from `reference`; columns that only one of them has are left to the data check."""
     if window.rows < min_rows:
         reason = f"{window.rows:,} rows in the window, {min_rows:,} are required"
-        return DriftReport(verdict="undetermined", reason=reason, alpha=0, rows=window.rows, reference_rows=reference.rows, tests=())
+        return DriftReport(
+            verdict="undetermined", reason=reason, alpha=0, rows=window.rows, reference_rows=reference.rows, tests=()
+        )
     raw = [
         (name, *result)
         for name in reference.columns
@@ -102,9 +104,10 @@ def compare_profiles(reference: ProfileSummary, window: ProfileSummary, *, min_r
         for name, signal, statistic, p_value, effect in raw
     )
     drifted = [test for test in tests if test.is_drift]
+    count = len({test.column for test in drifted})
     return DriftReport(
         verdict="drift" if drifted else "no drift",
-        reason=f"{len({t.column for t in drifted})} of {len(reference.columns)} columns drifted ({len(tests)} tests, alpha {alpha:.1e} each)",
+        reason=f"{count} of {len(reference.columns)} columns drifted ({len(tests)} tests, alpha {alpha:.1e} each)",
         alpha=alpha,
         rows=window.rows,
         reference_rows=reference.rows,
@@ -127,7 +130,9 @@ def kolmogorov_smirnov(reference: ColumnSummary, window: ColumnSummary) -> tuple
 def chi_squared(reference: Mapping[str, int], window: Mapping[str, int]) -> tuple[float, float]:
     """Total variation distance of two category counts and the p-value of Pearson's chi-squared test, rare ones pooled."""
     names = sorted(set(reference) | set(window))
-    counts = np.array([[reference.get(name, 0) for name in names], [window.get(name, 0) for name in names]], dtype=float)
+    counts = np.array(
+        [[reference.get(name, 0) for name in names], [window.get(name, 0) for name in names]], dtype=float
+    )
     shares = counts / counts.sum(axis=1, keepdims=True)
     effect = float(np.abs(shares[0] - shares[1]).sum() / 2)
     expected = counts.sum(axis=0) * counts[1].sum() / counts.sum()

@@ -109,12 +109,13 @@ def is_not_worse_than_champion(scores: HoldoutScores, gates: Gates, *, seed: int
     if scores.champion is None or scores.fresh is None:
         reason = f"champion v{scores.champion_version} cannot be scored on this holdout: the columns it needs are not in the spec any more"
         return GateResult(gate=gate, verdict="undetermined", reason=reason)
+    champion = f"champion v{scores.champion_version}"
     difference = (scores.challenger - scores.champion)[scores.fresh]
     if len(difference) < gates.min_holdout_rows:
         return GateResult(
             gate=gate,
             verdict="undetermined",
-            reason=f"{len(difference)} holdout rows are fresh to champion v{scores.champion_version}, {gates.min_holdout_rows} are required",
+            reason=f"{len(difference)} holdout rows are fresh to {champion}, {gates.min_holdout_rows} are required",
             numbers={"fresh_rows": len(difference)},
         )
     upper = upper_bound_of_mean(difference, confidence=gates.confidence, seed=seed)
@@ -123,7 +124,7 @@ def is_not_worse_than_champion(scores: HoldoutScores, gates: Gates, *, seed: int
         gate=gate,
         verdict="pass" if passed else "fail",
         reason=(
-            f"mean loss differs by {difference.mean():+.4g} from champion v{scores.champion_version} on {len(difference)} fresh rows; "
+            f"mean loss differs by {difference.mean():+.4g} from {champion} on {len(difference)} fresh rows; "
             f"with {gates.confidence:.0%} confidence by at most {upper:+.4g}, allowed {gates.non_inferiority_margin:+.4g}"
         ),
         numbers={

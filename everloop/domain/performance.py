@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from everloop.domain.metrics import LossSummary, score, summarize
-from everloop.domain.spec import MetricName, MonitorSpec, Frozen
+from everloop.domain.spec import Frozen, MetricName, MonitorSpec
 
 ALPHA = 0.005
 
@@ -43,10 +43,16 @@ def score_window(
     labelled = len(losses)
     if rows < policy.min_rows:
         reason = f"{rows:,} rows of the champion in the window, {policy.min_rows:,} are required"
-        return PerformanceReport(verdict="undetermined", reason_code="too_few_rows", reason=reason, rows=rows, labelled=labelled)
+        return PerformanceReport(
+            verdict="undetermined", reason_code="too_few_rows", reason=reason, rows=rows, labelled=labelled
+        )
     if labelled < policy.min_label_coverage * rows or labelled < 2:
-        reason = f"{labelled / rows:.0%} of the window's labels have arrived, {policy.min_label_coverage:.0%} are required"
-        return PerformanceReport(verdict="undetermined", reason_code="labels_missing", reason=reason, rows=rows, labelled=labelled)
+        reason = (
+            f"{labelled / rows:.0%} of the window's labels have arrived, {policy.min_label_coverage:.0%} are required"
+        )
+        return PerformanceReport(
+            verdict="undetermined", reason_code="labels_missing", reason=reason, rows=rows, labelled=labelled
+        )
     found = summarize(losses)
     increase = found.mean / baseline.mean - 1 if baseline.mean > 0 else float(found.mean > 0)
     p_value = _welch(found, baseline)

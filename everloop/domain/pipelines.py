@@ -32,7 +32,10 @@ class Configuration(Frozen):
     @property
     def title(self) -> str:
         """The class name and the parameters, in one line."""
-        values = ", ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in self.parameters.items())
+        values = ", ".join(
+            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in self.parameters.items()
+        )
         return f"{self.estimator.rsplit('.', 1)[-1]}({values}) on {self.history}"
 
 
@@ -65,7 +68,9 @@ def build_pipeline(configuration: Configuration, schema: RowSchema, *, seed: int
         parameters.setdefault("random_state", seed)
     is_linear = ".linear_model." in configuration.estimator
     is_boosting = "HistGradientBoosting" in configuration.estimator
-    steps: list[tuple[str, Any]] = [] if is_boosting else [("impute", SimpleImputer(strategy="median", keep_empty_features=True))]
+    steps: list[tuple[str, Any]] = (
+        [] if is_boosting else [("impute", SimpleImputer(strategy="median", keep_empty_features=True))]
+    )
     if is_linear:
         steps.append(("scale", StandardScaler()))
     numeric = [feature.name for feature in schema.features if feature.role == "numeric"]
@@ -89,7 +94,9 @@ def predict_conformed(pipeline: Any, features: pd.DataFrame) -> Predictions:
         return Predictions(np.asarray(pipeline.predict(features), dtype=float))
     probabilities = np.asarray(pipeline.predict_proba(features))
     values = pipeline.classes_[probabilities.argmax(axis=1)]
-    return Predictions(values, probabilities, tuple(name.item() if hasattr(name, "item") else name for name in pipeline.classes_))
+    return Predictions(
+        values, probabilities, tuple(name.item() if hasattr(name, "item") else name for name in pipeline.classes_)
+    )
 
 
 def _estimator_class(path: str) -> Any:

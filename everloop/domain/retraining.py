@@ -58,25 +58,34 @@ def decide(
     A signal counts when it stands in this window and in `persistence` of the last windows of the same version. What
     it asks for is held back while a retraining is in flight or the cooldown runs.
     """
-    recent = [decision for decision in earlier if decision.version == version][-(policy.recent - 1) :] if policy.recent > 1 else []
+    recent = (
+        [decision for decision in earlier if decision.version == version][-(policy.recent - 1) :]
+        if policy.recent > 1
+        else []
+    )
     degraded = 1 + sum(d.performance.verdict == "degraded" for d in recent) if performance.verdict == "degraded" else 0
     drifted = 1 + sum(d.drift.verdict == "drift" for d in recent) if drift.verdict == "drift" else 0
     wanted: list[tuple[Action, str, str]] = []
     notes: list[tuple[str, str]] = []
-    for name, hits, action, detail in (
+    for name, hits, asked, detail in (
         ("degradation", degraded, policy.on_degradation, performance.reason),
         ("drift", drifted, policy.on_drift, drift.reason),
     ):
-        if hits >= policy.needed and action != "ignore":
-            wanted.append((action, name, f"{name} stands in {hits} of the last {policy.recent} windows: {detail}"))
+        if hits >= policy.needed and asked != "ignore":
+            wanted.append((asked, name, f"{name} stands in {hits} of the last {policy.recent} windows: {detail}"))
         elif hits:
-            notes.append((f"{name}_not_persistent", f"{name} in {hits} of the last {policy.recent} windows, {policy.needed} are required: {detail}"))
+            notes.append(
+                (
+                    f"{name}_not_persistent",
+                    f"{name} in {hits} of the last {policy.recent} windows, {policy.needed} are required: {detail}",
+                )
+            )
     if performance.verdict == "undetermined":
         notes.append((performance.reason_code, performance.reason))
-    action = max((action for action, _, _ in wanted), key=_STRENGTH.index, default="none")
+    action: Action = max((asked for asked, _, _ in wanted), key=_STRENGTH.index, default="none")
     if action == "retrain" and (held := _held_back(window, policy, earlier)):
         notes.insert(0, held)
-        action = "alert" if any(action == "alert" for action, _, _ in wanted) else "none"
+        action = "alert" if any(asked == "alert" for asked, _, _ in wanted) else "none"
     codes = [name for _, name, _ in wanted] + [code for code, _ in notes]
     sentences = [sentence for _, _, sentence in wanted] + [sentence for _, sentence in notes]
     return RetrainingDecision(
@@ -101,5 +110,8 @@ def _held_back(window: Window, policy: MonitorSpec, earlier: Sequence[Retraining
     if fired:
         since = datetime.fromisoformat(window.end) - datetime.fromisoformat(fired[-1].window.end)
         if since < parse_duration(policy.cooldown):
-            return "cooldown", f"held back: the last retraining was decided {since} of event time ago, cooldown {policy.cooldown}"
+            return (
+                "cooldown",
+                f"held back: the last retraining was decided {since} of event time ago, cooldown {policy.cooldown}",
+            )
     return None

@@ -87,7 +87,9 @@ def _canonical(column: pd.Series, feature: FeatureSchema) -> pd.Series:
     if feature.role == "numeric":
         return pd.to_numeric(column, errors="raise").astype("float32")
     known = {value: canonical_category(value) for value in column.unique()}
-    return pd.Series([known[value] if value == value else MISSING for value in column], index=column.index, dtype=object)
+    return pd.Series(
+        [known[value] if value == value else MISSING for value in column], index=column.index, dtype=object
+    )
 
 
 def _numeric_feature(column: pd.Series, spec: ModelSpec) -> FeatureSchema:

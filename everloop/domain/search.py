@@ -50,7 +50,9 @@ def search_configurations(
         train = within_history(split.train, configuration.history, spec.time)
         pipeline = fit_configuration(configuration, train, spec, schema)
         predicted = predict_conformed(pipeline, conform(split.validation, schema))
-        found = score(spec.gates.metric, row_losses(spec.gates.metric, split.validation[spec.target].to_numpy(), predicted))
+        found = score(
+            spec.gates.metric, row_losses(spec.gates.metric, split.validation[spec.target].to_numpy(), predicted)
+        )
         trials.append(Trial(configuration=configuration, metric=found, rows=len(train)))
         on_trial(trials[-1])
         return found
@@ -66,7 +68,9 @@ def fit_configuration(configuration: Configuration, rows: pd.DataFrame, spec: Mo
     """The configuration's pipeline, fitted on all of `rows`; it predicts on one thread, whatever it was fitted on."""
     pipeline = build_pipeline(configuration, schema, seed=spec.search.seed)
     target = rows[spec.target]
-    pipeline.fit(conform(rows, schema), target.to_numpy(dtype=float) if spec.kind == "regression" else target.to_numpy())
+    pipeline.fit(
+        conform(rows, schema), target.to_numpy(dtype=float) if spec.kind == "regression" else target.to_numpy()
+    )
     if "model__n_jobs" in pipeline.get_params():
         pipeline.set_params(model__n_jobs=None)
     return pipeline

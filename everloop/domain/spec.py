@@ -115,7 +115,7 @@ class DataSpec(Frozen):
     @model_validator(mode="after")
     def _query_fits_the_source(self) -> DataSpec:
         if self.is_database and not self.query:
-            raise ValueError("a database URL needs a query; add query = \"select …\" under [data]")
+            raise ValueError('a database URL needs a query; add query = "select …" under [data]')
         if not self.histories:
             raise ValueError("history is an empty list; name at least one, for example 'all'")
         return self
@@ -125,7 +125,9 @@ class Features(Frozen):
     """`[features]`: what the model may see."""
 
     numeric: tuple[Column, ...] = Field((), description="Columns read as numbers (float32); trees may order them.")
-    categorical: tuple[Column, ...] = Field((), description="Columns read as categories: text, whole numbers or booleans.")
+    categorical: tuple[Column, ...] = Field(
+        (), description="Columns read as categories: text, whole numbers or booleans."
+    )
     ranges: dict[str, tuple[float, float]] = Field(
         {}, description="Lowest and highest value allowed for a numeric feature: in training data and in requests."
     )
@@ -144,7 +146,9 @@ class Features(Frozen):
             raise ValueError(f"{', '.join(repeated)} is listed more than once; name each feature once")
         for name, (low, high) in self.ranges.items():
             if name not in self.numeric:
-                raise ValueError(f"ranges.{name} is not a numeric feature; allowed: {', '.join(self.numeric) or 'none'}")
+                raise ValueError(
+                    f"ranges.{name} is not a numeric feature; allowed: {', '.join(self.numeric) or 'none'}"
+                )
             if not low < high:
                 raise ValueError(f"ranges.{name} is [{low}, {high}]; the first number must be below the second")
         return self
@@ -193,7 +197,9 @@ class Candidate(BaseModel):
 class Search(Frozen):
     """`[search]`: architecture and hyperparameters are data."""
 
-    trials: int = Field(6, ge=1, le=1000, description="How many configurations are tried; every candidate at least once.")
+    trials: int = Field(
+        6, ge=1, le=1000, description="How many configurations are tried; every candidate at least once."
+    )
     validation_share: float = Field(
         0.15, gt=0, lt=0.5, description="Newest share of the training rows on which configurations are compared."
     )
@@ -203,7 +209,9 @@ class Search(Frozen):
     @model_validator(mode="after")
     def _tries_every_candidate(self) -> Search:
         if self.trials < len(self.candidates):
-            raise ValueError(f"trials = {self.trials} for {len(self.candidates)} candidates; allow at least one trial each")
+            raise ValueError(
+                f"trials = {self.trials} for {len(self.candidates)} candidates; allow at least one trial each"
+            )
         return self
 
 
@@ -211,13 +219,17 @@ class Gates(Frozen):
     """`[gates]`: what a challenger must show before it goes live."""
 
     metric: MetricName = Field(description="The mean loss per row that models are compared on; lower is better.")
-    worst_allowed: float = Field(gt=0, description="The absolute bar: a challenger whose metric is above it is refused.")
+    worst_allowed: float = Field(
+        gt=0, description="The absolute bar: a challenger whose metric is above it is refused."
+    )
     non_inferiority_margin: float = Field(
         0.0, ge=0, description="How much worse than the champion (in units of the loss) still counts as no worse."
     )
     confidence: float = Field(0.95, ge=0.5, lt=1, description="Of the one-sided paired bootstrap interval.")
     holdout_rows: int = Field(
-        500, ge=20, description="The newest labelled rows, kept from training; champion and challenger are judged on them."
+        500,
+        ge=20,
+        description="The newest labelled rows, kept from training; champion and challenger are judged on them.",
     )
     min_holdout_rows: int = Field(
         100, ge=20, description="Fewer rows that are fresh to the champion too: undetermined, and not promoted."
@@ -248,7 +260,7 @@ class MonitorSpec(Frozen):
 
     every: Duration = Field("1h", description="How often the monitor flow runs (checked against prefect.yaml).")
     window: RowWindow | SpanWindow = Field(
-        RowWindow(rows=1000), description="{ rows = 1000 } or { span = \"1d\" }: what is profiled and judged at once."
+        RowWindow(rows=1000), description='{ rows = 1000 } or { span = "1d" }: what is profiled and judged at once.'
     )
     min_rows: int = Field(100, ge=20, description="Fewer rows of the champion in a window: undetermined.")
     min_label_coverage: float = Field(
@@ -261,7 +273,9 @@ class MonitorSpec(Frozen):
     max_loss_increase: float = Field(
         0.1, ge=0, description="Share by which the loss may exceed the champion's validated one before it counts."
     )
-    persistence: Persistence = Field("2 of 3", description="In how many of the last windows the same signal must stand.")
+    persistence: Persistence = Field(
+        "2 of 3", description="In how many of the last windows the same signal must stand."
+    )
     cooldown: Duration = Field("6h", description="Event time after a retraining decision in which no other is made.")
 
     @property
@@ -287,7 +301,9 @@ class ServingSpec(Frozen):
 class ModelSpec(Frozen):
     """The top of `models/<name>/model.toml`."""
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", description="Lower-case letters, digits and dashes; the folder's name.")
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9-]{0,62}$", description="Lower-case letters, digits and dashes; the folder's name."
+    )
     kind: Kind = Field(description="What is predicted: a number, one of two classes, or one of several.")
     target: Column = Field(description="The label's column.")
     time: Column | None = Field(
@@ -329,12 +345,14 @@ class ModelSpec(Frozen):
                     f"for kind {self.kind!r} allowed: {', '.join(allowed_estimators)}"
                 )
         if self.time is None and self.data.histories != ("all",):
-            raise ValueError("data.history names a span but there is no time column; set time, or history = \"all\"")
+            raise ValueError('data.history names a span but there is no time column; set time, or history = "all"')
         if self.time is None and isinstance(self.monitor.window, SpanWindow):
             raise ValueError("monitor.window is a span but there is no time column; set time, or use { rows = … }")
         missing = [name for name in self.gates.slices if name not in self.features.names]
         if missing:
-            raise ValueError(f"gates.slices names {missing[0]!r}, which is not a feature; allowed: {', '.join(self.features.names)}")
+            raise ValueError(
+                f"gates.slices names {missing[0]!r}, which is not a feature; allowed: {', '.join(self.features.names)}"
+            )
         if self.gates.min_holdout_rows > self.gates.holdout_rows:
             raise ValueError(
                 f"gates.min_holdout_rows = {self.gates.min_holdout_rows} is above holdout_rows = {self.gates.holdout_rows}"

@@ -18,7 +18,9 @@ class Window(Frozen):
     rows: int
 
 
-def cut_windows(captured: pd.DataFrame, shape: RowWindow | SpanWindow, *, at: pd.Timestamp) -> Iterator[tuple[Window, pd.DataFrame]]:
+def cut_windows(
+    captured: pd.DataFrame, shape: RowWindow | SpanWindow, *, at: pd.Timestamp
+) -> Iterator[tuple[Window, pd.DataFrame]]:
     """The complete windows of `captured`, oldest first, with their rows.
 
     Row windows follow the order of capture. Span windows are cut at multiples of the span in UTC event time
@@ -31,7 +33,7 @@ def cut_windows(captured: pd.DataFrame, shape: RowWindow | SpanWindow, *, at: pd
         return
     span = parse_duration(shape.span)
     for start, rows in captured.groupby(captured["event_time"].dt.floor(pd.Timedelta(span)), sort=True):
-        begin = pd.Timestamp(start)  # type: ignore[arg-type]
+        begin = pd.Timestamp(start)
         if begin + span <= at:
             name = f"{begin:%Y%m%dT%H%M%S}-{shape.span.replace(' ', '')}"
             yield Window(id=name, start=begin.isoformat(), end=(begin + span).isoformat(), rows=len(rows)), rows
