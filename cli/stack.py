@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -146,6 +147,14 @@ class Stack:
         """The process id of one part: 'prefect-server', 'worker', 'mlflow' or 'serve-<model>'."""
         return int(self._rpc().getProcessInfo(name)["pid"])
 
+    def stop_part(self, name: str) -> None:
+        """Afterwards one part is stopped and stays so."""
+        self._rpc().stopProcess(name)
+
+    def start_part(self, name: str) -> None:
+        """Afterwards a stopped part runs again."""
+        self._rpc().startProcess(name)
+
     def is_server_ready(self) -> bool:
         """True if the Prefect API answers."""
         return _is_ok(f"{self.settings.prefect_api}/health")
@@ -202,31 +211,39 @@ class Stack:
         return self.settings.prefect_api == f"http://127.0.0.1:{self.settings.prefect_port}/api"
 
     def _configuration(self) -> str:
-        here, python = self.settings, sys.executable
-        logs = here.home / "logs"
-        programs = {
-            WORKER: f"{python} -m prefect worker start --pool {WORK_POOL} --type process --name {WORKER}-{os.getpid()}",
-            MLFLOW: (
-                f"{python} -m mlflow server --host 127.0.0.1 --port {here.mlflow_port} --workers 1 "
-                f"--backend-store-uri {here.mlflow} --default-artifact-root {here.home / 'mlartifacts'}"
-            ),
-            **{f"serve-{model}": f"{python} -m cli.main serve {model}" for model in self.models},
-        }
-        if self._starts_server:
-            programs[SERVER] = f"{python} -m prefect server start --host 127.0.0.1 --port {here.prefect_port}"
+        logs = self.settings.home / "logs"
         sections = [
             f"[unix_http_server]\nfile={self._socket}\nchmod=0700",
-            f"[supervisord]\nlogfile={logs / 'supervisord.log'}\npidfile={here.home / 'supervisord.pid'}\nsilent=true",
+            f"[supervisord]\nlogfile={_escape(logs / 'supervisord.log')}\nsilent=true\n"
+            f"pidfile={_escape(self.settings.home / 'supervisord.pid')}",
             "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
+            f"[eventlistener:reaper]\ncommand={_escape(shlex.join([sys.executable, '-m', 'cli.reaper']))}\n"
+            f"directory={_escape(PROJECT)}\nevents=PROCESS_STATE_EXITED\nstderr_logfile={_escape(logs / 'reaper.log')}",
         ]
-        for name, command in programs.items():
+        for name, command in self._programs().items():
             sections.append(
-                f"[program:{name}]\ncommand={_escape(command)}\ndirectory={_escape(str(PROJECT))}\n"
-                f"autostart={'true' if name in (SERVER, MLFLOW) else 'false'}\nautorestart=true\nstartsecs=1\nstartretries=1000000\n"
-                "stopasgroup=true\nkillasgroup=true\nstopwaitsecs=15\nredirect_stderr=true\n"
-                f"stdout_logfile={_escape(str(logs / name))}.log\nstdout_logfile_maxbytes=20MB\nstdout_logfile_backups=2"
+                f"[program:{name}]\ncommand={_escape(shlex.join(command))}\ndirectory={_escape(PROJECT)}\n"
+                f"autostart={'true' if name in (SERVER, MLFLOW) else 'false'}\nautorestart=true\nstartsecs=1\n"
+                "startretries=1000000\nstopasgroup=true\nkillasgroup=true\nstopwaitsecs=15\nredirect_stderr=true\n"
+                f"stdout_logfile={_escape(logs / name)}.log\nstdout_logfile_maxbytes=20MB\nstdout_logfile_backups=2"
             )
         return "\n\n".join(sections) + "\n"
+
+    def _programs(self) -> dict[str, list[str]]:
+        """The command of each process, by its name."""
+        here, python = self.settings, [sys.executable, "-m"]
+        local = ["--host", "127.0.0.1", "--port"]
+        server = [*python, "prefect", "server", "start", *local, str(here.prefect_port)]
+        worker = [*python, "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process"]
+        mlflow = [*python, "mlflow", "server", *local, str(here.mlflow_port), "--workers", "1"]
+        stores = ["--backend-store-uri", here.mlflow, "--default-artifact-root", str(here.home / "mlartifacts")]
+        services = {f"serve-{model}": [*python, "cli.main", "serve", model] for model in self.models}
+        return {
+            **({SERVER: server} if self._starts_server else {}),
+            WORKER: worker,
+            MLFLOW: [*mlflow, *stores],
+            **services,
+        }
 
 
 def restart_service(settings: Settings, model: str) -> None:
@@ -295,5 +312,6 @@ def _is_ok(url: str) -> bool:
     return False
 
 
-def _escape(text: str) -> str:
-    return text.replace("%", "%%")
+def _escape(text: object) -> str:
+    """`text` for supervisord's configuration, where % starts a substitution."""
+    return str(text).replace("%", "%%")

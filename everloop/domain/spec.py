@@ -346,6 +346,11 @@ class ModelSpec(Frozen):
                 )
         if self.time is None and self.data.histories != ("all",):
             raise ValueError('data.history names a span but there is no time column; set time, or history = "all"')
+        if self.time is None and self.data.include_served:
+            raise ValueError(
+                "data.include_served is true but there is no time column to order source and served rows by; "
+                "set time, or include_served = false"
+            )
         if self.time is None and isinstance(self.monitor.window, SpanWindow):
             raise ValueError("monitor.window is a span but there is no time column; set time, or use { rows = … }")
         missing = [name for name in self.gates.slices if name not in self.features.names]
