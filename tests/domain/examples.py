@@ -1,0 +1,147 @@
+"""What the domain's tests start from: a spec, a small history, summaries of columns, decisions about windows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from everloop.domain.drift import ColumnSummary, DriftReport
+from everloop.domain.performance import PerformanceReport
+from everloop.domain.retraining import RetrainingDecision, decide
+from everloop.domain.spec import ModelSpec, MonitorSpec
+from everloop.domain.windows import Window
+
+TIPS = """
+name = "tips"
+kind = "regression"
+target = "tip"
+time = "paid_at"
+[data]
+source = "tips.csv"
+history = "all"
+[features]
+numeric = ["bill", "size"]
+categorical = ["day"]
+[features.ranges]
+bill = [0, 500]
+[search]
+trials = 3
+[[search.candidates]]
+estimator = "sklearn.linear_model.Ridge"
+alpha = { low = 0.1, high = 10, log = true }
+solver = ["auto", "svd"]
+fit_intercept = true
+[gates]
+metric = "mae"
+worst_allowed = 2.5
+holdout_rows = 200
+slices = ["day"]
+[monitor]
+window = { rows = 500 }
+persistence = "2 of 3"
+cooldown = "6h"
+"""
+
+RIDGE = {"estimator": "sklearn.linear_model.Ridge"}
+LOGISTIC = {"estimator": "sklearn.linear_model.LogisticRegression"}
+START = datetime(2024, 1, 1)
+PERFORMANCE = {
+    "D": ("degraded", "loss_rose", "the loss rose"),
+    ".": ("ok", "loss_within_margin", "the loss is fine"),
+    "?": ("undetermined", "labels_missing", "labels are missing"),
+    "_": ("undetermined", "too_few_rows", "rows are few"),
+}
+DRIFT = {"S": ("drift", "x drifted"), ".": ("no drift", "no column drifted"), "_": ("undetermined", "rows are few")}
+
+
+def a_spec(**tables: Any) -> ModelSpec:
+    """A spec of `y` from a number `x` and a category `c`, with the given tables laid over its defaults."""
+    is_regression = tables.get("kind", "regression") == "regression"
+    defaults: dict[str, Any] = {
+        "name": "toy",
+        "kind": "regression",
+        "target": "y",
+        "time": "t",
+        "data": {"source": "toy.csv"},
+        "features": {"numeric": ["x"], "categorical": ["c"]},
+        "search": {"trials": 2, "candidates": [RIDGE if is_regression else LOGISTIC]},
+        "gates": {
+            "metric": "mae" if is_regression else "log_loss",
+            "worst_allowed": 10.0,
+            "holdout_rows": 20,
+            "min_holdout_rows": 20,
+        },
+        "monitor": {},
+    }
+    changes = {
+        key: {**defaults.get(key, {}), **table} if isinstance(table, dict) else table for key, table in tables.items()
+    }
+    return ModelSpec.model_validate(defaults | changes)
+
+
+def a_history(rows: int = 100, *, seed: int = 0) -> pd.DataFrame:
+    """`rows` hourly rows in which y = 2x + 5 for category 'b' and y = 2x for 'a', with a little noise; never negative."""
+    rng = np.random.default_rng(seed)
+    x, c = rng.uniform(1, 5, rows), rng.choice(["a", "b"], rows)
+    y = 2 * x + 5 * (c == "b") + rng.normal(0, 0.1, rows)
+    return pd.DataFrame({"x": x, "c": c, "y": y, "t": pd.date_range("2024-01-01", periods=rows, freq="h")})
+
+
+def numbers(values: Any) -> ColumnSummary:
+    """The exact summary of `values`, NaN for null; a profile only approximates it."""
+    values = np.asarray(values, dtype=float)
+    present = np.sort(values[~np.isnan(values)])
+
+    def cdf(points: np.ndarray) -> np.ndarray:
+        return np.searchsorted(present, points, side="right") / len(present)
+
+    return ColumnSummary(n=len(values), nulls=len(values) - len(present), cdf=cdf, support=np.unique(present))
+
+
+def categories(values: Any, nulls: int = 0) -> ColumnSummary:
+    counted = Counter(str(value) for value in values)
+    return ColumnSummary(n=sum(counted.values()) + nulls, nulls=nulls, categories=counted)
+
+
+def policy(**changes: Any) -> MonitorSpec:
+    return MonitorSpec(**{"persistence": "2 of 3", "cooldown": "3d", **changes})
+
+
+def take(
+    day: int, loss: str, drift: str = ".", *, earlier: Any = (), version: str = "1", **changes: Any
+) -> RetrainingDecision:
+    """The decision about the window of `day`: `loss` is a key of PERFORMANCE, `drift` one of DRIFT."""
+    start, (verdict, code, reason), (drift_verdict, drift_reason) = (
+        START + timedelta(day),
+        PERFORMANCE[loss],
+        DRIFT[drift],
+    )
+    return decide(
+        "toy",
+        version,
+        Window(id=f"day-{day:02}", start=start.isoformat(), end=(start + timedelta(1)).isoformat(), rows=200),
+        DriftReport(verdict=drift_verdict, reason=drift_reason, alpha=0.001, rows=200, reference_rows=500, tests=()),
+        PerformanceReport(verdict=verdict, reason_code=code, reason=reason, rows=200, labelled=200),
+        policy=policy(**changes),
+        earlier=earlier,
+    )
+
+
+def seen(
+    losses: str, drifts: str | None = None, *, versions: str | None = None, action: str = "none"
+) -> list[RetrainingDecision]:
+    """One earlier decision a day that showed these signals, all of them with this action and finished."""
+    days = zip(range(len(losses)), losses, drifts or "." * len(losses), versions or "1" * len(losses), strict=True)
+    return [
+        take(day, loss, drift, version=version).model_copy(update={"action": action, "outcome": "refused"})
+        for day, loss, drift, version in days
+    ]
+
+
+def fired(day: int, outcome: str | None = "promoted", version: str = "1") -> RetrainingDecision:
+    """An earlier decision to retrain that saw nothing the windows after it would count."""
+    return take(day, ".", version=version).model_copy(update={"action": "retrain", "outcome": outcome})
