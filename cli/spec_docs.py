@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from everloop.domain.spec import ESTIMATORS_BY_KIND, METRICS_BY_KIND, FloatRange, ModelSpec, RowWindow, SpanWindow
+from everloop.domain.spec import ESTIMATORS_BY_KIND, METRICS_BY_KIND, ModelSpec, Range, RowWindow, SpanWindow
 
-_SHAPES = {RowWindow: "{ rows = … }", SpanWindow: '{ span = "…" }', FloatRange: "{ low, high, log }"}
+_SHAPES = {RowWindow: "{ rows = … }", SpanWindow: '{ span = "…" }', Range: "{ low, high, log }"}
 
 
 def spec_markdown() -> str:

@@ -14,8 +14,7 @@ from everloop.adapters.model_files import MODEL_FILE, load_pipeline, read_manife
 from everloop.domain.errors import ServingRefused
 from everloop.domain.manifest import Manifest, RecordedRequest
 from everloop.domain.metrics import Predictions
-from everloop.domain.pipelines import predict_conformed
-from everloop.domain.schema import conform
+from everloop.domain.pipelines import predict
 from everloop.domain.spec import Frozen
 from serving.contract import Contract
 
@@ -51,7 +50,7 @@ class LoadedModel:
 
     def predict(self, columns: dict[str, list[Any]]) -> Predictions:
         """Predictions for n rows given as feature columns."""
-        return predict_conformed(self.pipeline, conform(pd.DataFrame(columns), self.manifest.row_schema))
+        return predict(self.pipeline, pd.DataFrame(columns), self.manifest.row_schema)
 
 
 def load_model(folder: Path) -> LoadedModel:

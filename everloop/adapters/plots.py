@@ -93,11 +93,11 @@ def _confusion(truth: np.ndarray, predicted: Predictions) -> Figure:
 
 
 def _importance(pipeline: Any, features: pd.DataFrame, truth: np.ndarray) -> Figure:
-    """Permutation importance (Breiman 2001) on at most 500 holdout rows."""
+    """Permutation importance (Breiman 2001) on at most 200 holdout rows."""
     from sklearn.inspection import permutation_importance
 
-    rows = slice(-500, None)
-    found = permutation_importance(pipeline, features.iloc[rows], truth[rows], n_repeats=3, random_state=0)
+    rows = slice(-200, None)
+    found = permutation_importance(pipeline, features.iloc[rows], truth[rows], n_repeats=2, random_state=0)
     order = np.argsort(found.importances_mean)[-20:]
     figure, axes = _new()
     axes.barh(features.columns[order], found.importances_mean[order], xerr=found.importances_std[order], height=0.7)

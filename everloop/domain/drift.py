@@ -155,6 +155,10 @@ def share_rise(reference_hits: int, reference_n: int, window_hits: int, window_n
 
 
 def _test_column(reference: ColumnSummary, window: ColumnSummary) -> list[tuple[Signal, str, float, float]]:
+    """Signal, statistic, p-value and effect of each test that both summaries allow.
+
+    The share of categories the reference has not seen is expected to be that of those it saw once (Good 1953).
+    """
     results: list[tuple[Signal, str, float, float]] = []
     if reference.n and window.n:
         effect, p_value = share_rise(reference.nulls, reference.n, window.nulls, window.n)
@@ -164,7 +168,9 @@ def _test_column(reference: ColumnSummary, window: ColumnSummary) -> list[tuple[
     if reference.categories is not None and window.categories is not None:
         known = {name: count for name, count in window.categories.items() if name in reference.categories}
         unseen = sum(window.categories.values()) - sum(known.values())
-        effect, p_value = share_rise(0, sum(reference.categories.values()), unseen, sum(window.categories.values()))
+        singles = sum(count == 1 for count in reference.categories.values())
+        total = sum(reference.categories.values())
+        effect, p_value = share_rise(singles, total, unseen, sum(window.categories.values()))
         results.append(("unseen", "beta-binomial", p_value, effect))
         if known:
             effect, p_value = chi_squared(reference.categories, known)

@@ -9,6 +9,7 @@ EverloopError
 │   ├── DuplicateKeys         the natural key does not identify a row
 │   └── DataBlocked           the data check failed: retraining on it is refused
 ├── NotEnoughData             too few rows to train or to judge
+├── SearchFailed              no configuration of the search could be fitted
 ├── RegistryError             a version, alias or tag is not what the step needs
 ├── DecisionTaken             another run holds or has finished this decision
 ├── RehearsalFailed           the packaged model does not answer as training recorded
@@ -54,6 +55,10 @@ class DataBlocked(DataError):
 
 class NotEnoughData(EverloopError):
     """There are too few rows for the step."""
+
+
+class SearchFailed(EverloopError):
+    """No configuration of the search could be fitted."""
 
 
 class RegistryError(EverloopError):

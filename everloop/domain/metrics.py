@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from everloop.domain.schema import canonical_category
 from everloop.domain.spec import Frozen, MetricName, Scalar
 
 _FLOOR = 1e-15
@@ -40,7 +41,7 @@ def row_losses(metric: MetricName, actual: Sequence[object] | np.ndarray, predic
         errors = np.abs(truth.astype(float) - predicted.values.astype(float))
         return errors if metric == "mae" else errors**2
     if metric == "error_rate":
-        return (truth.astype(str) != predicted.values.astype(str)).astype(float)
+        return (_texts(truth) != _texts(predicted.values)).astype(float)
     of_truth = _probability_of(truth, predicted)
     return -np.log(np.clip(of_truth, _FLOOR, 1)) if metric == "log_loss" else (1 - of_truth) ** 2
 
@@ -61,7 +62,7 @@ def trivial_predictions(metric: MetricName, known: np.ndarray, rows: int, classe
     if not classes:
         value = np.median(known) if metric == "mae" else np.mean(known)
         return Predictions(np.full(rows, float(value)))
-    shares = np.array([np.mean(known.astype(str) == str(name)) for name in classes])
+    shares = np.array([np.mean(_texts(known) == canonical_category(name)) for name in classes])
     most_common = classes[int(np.argmax(shares))]
     return Predictions(np.full(rows, most_common), np.tile(shares, (rows, 1)), classes)
 
@@ -69,9 +70,14 @@ def trivial_predictions(metric: MetricName, known: np.ndarray, rows: int, classe
 def _probability_of(truth: np.ndarray, predicted: Predictions) -> np.ndarray:
     if predicted.probabilities is None:
         raise ValueError("this metric needs probabilities and the predictions carry none")
-    position = {str(name): index for index, name in enumerate(predicted.classes)}
-    columns = np.array([position.get(str(value), -1) for value in truth])
+    position = {canonical_category(name): index for index, name in enumerate(predicted.classes)}
+    columns = np.array([position.get(text, -1) for text in _texts(truth)])
     known = columns >= 0
     result = np.zeros(len(truth))
     result[known] = predicted.probabilities[np.flatnonzero(known), columns[known]]
     return result
+
+
+def _texts(values: np.ndarray) -> np.ndarray:
+    """Classes by their canonical text: a label 1 that came through a column with nulls is 1.0 and the same class."""
+    return np.array([canonical_category(value) for value in values], dtype=object)

@@ -17,7 +17,7 @@ class PerformanceReport(Frozen):
     """What the labels of a window say about the champion."""
 
     verdict: Literal["degraded", "ok", "undetermined"]
-    reason_code: Literal["loss_rose", "loss_within_margin", "labels_missing", "too_few_rows"]
+    reason_code: Literal["loss_rose", "loss_within_margin", "labels_missing", "too_few_rows", "loss_undefined"]
     reason: str
     rows: int
     labelled: int
@@ -52,6 +52,11 @@ def score_window(
         )
         return PerformanceReport(
             verdict="undetermined", reason_code="labels_missing", reason=reason, rows=rows, labelled=labelled
+        )
+    if not np.isfinite(losses).all():
+        reason = f"the loss of {int((~np.isfinite(losses)).sum()):,} of {labelled:,} labelled rows is no finite number"
+        return PerformanceReport(
+            verdict="degraded", reason_code="loss_undefined", reason=reason, rows=rows, labelled=labelled
         )
     found = summarize(losses)
     increase = found.mean / baseline.mean - 1 if baseline.mean > 0 else float(found.mean > 0)

@@ -11,8 +11,8 @@ import pandas as pd
 
 from everloop.domain.errors import SpecError
 from everloop.domain.metrics import Predictions
-from everloop.domain.schema import RowSchema, conform
-from everloop.domain.spec import Frozen, ModelSpec, Scalar
+from everloop.domain.schema import RowSchema, canonical_category, conform
+from everloop.domain.spec import Frozen, ModelSpec, Scalar, values_of
 
 # What skops may build from a model file beyond its own defaults. Reviewed: these three hold numbers only.
 TRUSTED_TYPES = (
@@ -40,19 +40,25 @@ class Configuration(Frozen):
 
 
 def check_parameters(spec: ModelSpec) -> None:
-    """Every parameter that the candidates name is one of their estimator's.
+    """Every parameter that the candidates name is one of their estimator's, and every value is allowed.
 
     Raises:
-        SpecError: a parameter is unknown to the estimator.
+        SpecError: a parameter or a value is unknown to the estimator.
     """
+    where = f"models/{spec.name}/model.toml: search.candidates"
     for candidate in spec.search.candidates:
-        allowed = inspect.signature(_estimator_class(candidate.estimator)).parameters
-        for name in candidate.parameters:
+        cls = _estimator_class(candidate.estimator)
+        allowed = inspect.signature(cls).parameters
+        for name, choice in candidate.parameters.items():
             if name not in allowed:
                 raise SpecError(
-                    f"models/{spec.name}/model.toml: search.candidates: {name!r} is not a parameter of {candidate.estimator}; "
-                    f"allowed: {', '.join(allowed)}"
+                    f"{where}: {name!r} is not a parameter of {candidate.estimator}; allowed: {', '.join(allowed)}"
                 )
+            for value in values_of(choice):
+                try:
+                    cls(**{name: value})._validate_params()
+                except ValueError as exc:
+                    raise SpecError(f"{where}: {candidate.estimator}: {exc}") from exc
 
 
 def build_pipeline(configuration: Configuration, schema: RowSchema, *, seed: int) -> Any:
@@ -85,18 +91,24 @@ def build_pipeline(configuration: Configuration, schema: RowSchema, *, seed: int
 
 def predict(pipeline: Any, frame: pd.DataFrame, schema: RowSchema) -> Predictions:
     """What the fitted `pipeline` says about the rows of `frame` (raw columns)."""
-    return predict_conformed(pipeline, conform(frame, schema))
+    return predict_conformed(pipeline, conform(frame, schema), classes=schema.classes)
 
 
-def predict_conformed(pipeline: Any, features: pd.DataFrame) -> Predictions:
-    """What the fitted `pipeline` says about rows that are already in canonical form."""
+def predict_conformed(pipeline: Any, features: pd.DataFrame, *, classes: tuple[Scalar, ...]) -> Predictions:
+    """What the fitted `pipeline` says about rows that are already in canonical form.
+
+    Probabilities are in the order of `classes`; one that the pipeline has never seen has probability 0.
+    """
     if not hasattr(pipeline, "predict_proba"):
         return Predictions(np.asarray(pipeline.predict(features), dtype=float))
-    probabilities = np.asarray(pipeline.predict_proba(features))
-    values = pipeline.classes_[probabilities.argmax(axis=1)]
-    return Predictions(
-        values, probabilities, tuple(name.item() if hasattr(name, "item") else name for name in pipeline.classes_)
-    )
+    found = np.asarray(pipeline.predict_proba(features))
+    known = [canonical_category(name) for name in pipeline.classes_]
+    probabilities = np.zeros((len(features), len(classes)))
+    for position, name in enumerate(classes):
+        if (text := canonical_category(name)) in known:
+            probabilities[:, position] = found[:, known.index(text)]
+    values = np.array(classes, dtype=object)[probabilities.argmax(axis=1)]
+    return Predictions(values, probabilities, classes)
 
 
 def _estimator_class(path: str) -> Any:

@@ -71,7 +71,9 @@ def decide(
         ("degradation", degraded, policy.on_degradation, performance.reason),
         ("drift", drifted, policy.on_drift, drift.reason),
     ):
-        if hits >= policy.needed and asked != "ignore":
+        if hits >= policy.needed and asked == "ignore":
+            notes.append((f"{name}_ignored", f"{name} stands and the spec ignores it: {detail}"))
+        elif hits >= policy.needed and asked != "ignore":
             wanted.append((asked, name, f"{name} stands in {hits} of the last {policy.recent} windows: {detail}"))
         elif hits:
             notes.append(

@@ -6,7 +6,7 @@ judges, profiles or serves a model.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -56,7 +56,7 @@ def derive_schema(frame: pd.DataFrame, spec: ModelSpec) -> RowSchema:
     features += [_categorical_feature(frame[name]) for name in spec.features.categorical]
     classes: tuple[Scalar, ...] = ()
     if spec.kind != "regression":
-        classes = tuple(_plain(value) for value in np.unique(frame[spec.target].dropna().to_numpy()))
+        classes = tuple(_plain_class(value) for value in np.unique(frame[spec.target].dropna().to_numpy()))
     key_is_integer = spec.key is not None and types.is_integer_dtype(frame[spec.key])
     return RowSchema(
         features=tuple(features),
@@ -74,7 +74,7 @@ def conform(frame: pd.DataFrame, schema: RowSchema) -> pd.DataFrame:
 
 def canonical_category(value: object) -> str:
     """The text that stands for one category value: 1, 1.0 and '1' are the same category, True is 'true'."""
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
+    if pd.isna(value):  # type: ignore[call-overload]
         return MISSING
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
@@ -86,10 +86,9 @@ def canonical_category(value: object) -> str:
 def _canonical(column: pd.Series, feature: FeatureSchema) -> pd.Series:
     if feature.role == "numeric":
         return pd.to_numeric(column, errors="raise").astype("float32")
-    known = {value: canonical_category(value) for value in column.unique()}
-    return pd.Series(
-        [known[value] if value == value else MISSING for value in column], index=column.index, dtype=object
-    )
+    codes, values = pd.factorize(column)
+    texts = np.array([*(canonical_category(value) for value in values), MISSING], dtype=object)
+    return pd.Series(texts[codes], index=column.index, dtype=object)
 
 
 def _numeric_feature(column: pd.Series, spec: ModelSpec) -> FeatureSchema:
@@ -115,7 +114,7 @@ def _numeric_feature(column: pd.Series, spec: ModelSpec) -> FeatureSchema:
 
 
 def _categorical_feature(column: pd.Series) -> FeatureSchema:
-    present = column.dropna()
+    present = column.dropna().infer_objects()
     if types.is_bool_dtype(present):
         type_: Literal["integer", "text", "boolean"] = "boolean"
     elif types.is_integer_dtype(present):
@@ -140,5 +139,7 @@ def _categorical_feature(column: pd.Series) -> FeatureSchema:
     )
 
 
-def _plain(value: object) -> Scalar:
-    return value.item() if isinstance(value, np.generic) else value  # type: ignore[return-value]
+def _plain_class(value: object) -> Scalar:
+    """A class as JSON knows it; 1.0, which is 1 in a column that has nulls, is 1."""
+    plain: Any = value.item() if isinstance(value, np.generic) else value
+    return int(plain) if isinstance(plain, float) and plain.is_integer() else plain

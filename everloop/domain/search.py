@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from everloop.domain.errors import SearchFailed
 from everloop.domain.metrics import row_losses, score
 from everloop.domain.pipelines import Configuration, build_pipeline, predict_conformed
-from everloop.domain.schema import RowSchema, conform
-from everloop.domain.spec import Candidate, Choice, FloatRange, Frozen, ModelSpec, Scalar
+from everloop.domain.schema import RowSchema, canonical_category, conform
+from everloop.domain.spec import Candidate, Choice, Frozen, ModelSpec, Range, Scalar
 from everloop.domain.splits import Split, within_history
 
 
 class Trial(Frozen):
-    """One configuration and what it scored on the validation rows."""
+    """One configuration and what it scored on the validation rows; infinite if it could not be fitted, and why."""
 
     configuration: Configuration
     metric: float
     rows: int
+    failure: str | None = None
 
 
 class SearchResult(Frozen):
@@ -39,6 +43,9 @@ def search_configurations(
     """The trials of `spec.search` on train against validation, by a tree-structured Parzen estimator (Bergstra 2011).
 
     Every candidate is tried at least once. The same data and seed give the same result.
+
+    Raises:
+        SearchFailed: no configuration could be fitted.
     """
     import optuna
 
@@ -46,34 +53,48 @@ def search_configurations(
     trials: list[Trial] = []
 
     def objective(trial: Any) -> float:
-        configuration = _suggest(trial, spec)
-        train = within_history(split.train, configuration.history, spec.time)
-        pipeline = fit_configuration(configuration, train, spec, schema)
-        predicted = predict_conformed(pipeline, conform(split.validation, schema))
-        found = score(
-            spec.gates.metric, row_losses(spec.gates.metric, split.validation[spec.target].to_numpy(), predicted)
-        )
-        trials.append(Trial(configuration=configuration, metric=found, rows=len(train)))
-        on_trial(trials[-1])
-        return found
+        tried = _try(_suggest(trial, spec), spec, split, schema)
+        trials.append(tried)
+        on_trial(tried)
+        return tried.metric
 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=spec.search.seed))
     for position in range(len(spec.search.candidates)):
         study.enqueue_trial({"candidate": position})
     study.optimize(objective, n_trials=spec.search.trials)
-    return SearchResult(trials=tuple(sorted(trials, key=lambda trial: trial.metric)))
+    ranked = sorted(trials, key=lambda trial: trial.metric)
+    if ranked[0].failure:
+        raise SearchFailed(f"none of {len(ranked)} configurations could be fitted; the first: {ranked[0].failure}")
+    return SearchResult(trials=tuple(ranked))
 
 
 def fit_configuration(configuration: Configuration, rows: pd.DataFrame, spec: ModelSpec, schema: RowSchema) -> Any:
     """The configuration's pipeline, fitted on all of `rows`; it predicts on one thread, whatever it was fitted on."""
     pipeline = build_pipeline(configuration, schema, seed=spec.search.seed)
-    target = rows[spec.target]
-    pipeline.fit(
-        conform(rows, schema), target.to_numpy(dtype=float) if spec.kind == "regression" else target.to_numpy()
-    )
+    pipeline.fit(conform(rows, schema), _target(rows[spec.target], schema))
     if "model__n_jobs" in pipeline.get_params():
         pipeline.set_params(model__n_jobs=None)
     return pipeline
+
+
+def _target(column: pd.Series, schema: RowSchema) -> np.ndarray:
+    """The target as numbers, or as the schema's classes."""
+    if not schema.classes:
+        return column.to_numpy(dtype=float)
+    classes = {canonical_category(name): name for name in schema.classes}
+    return np.array([classes[canonical_category(value)] for value in column])
+
+
+def _try(configuration: Configuration, spec: ModelSpec, split: Split, schema: RowSchema) -> Trial:
+    metric, train = spec.gates.metric, within_history(split.train, configuration.history, spec.time)
+    try:
+        pipeline = fit_configuration(configuration, train, spec, schema)
+        predicted = predict_conformed(pipeline, conform(split.validation, schema), classes=schema.classes)
+        found = score(metric, row_losses(metric, split.validation[spec.target].to_numpy(), predicted))
+        failure = None if math.isfinite(found) else f"its {metric} on the validation rows is {found}"
+    except ValueError as exc:  # scikit-learn's word for data or parameters that do not fit together
+        failure = f"{configuration.title}: {exc}"
+    return Trial(configuration=configuration, metric=math.inf if failure else found, rows=len(train), failure=failure)
 
 
 def _suggest(trial: Any, spec: ModelSpec) -> Configuration:
@@ -86,7 +107,9 @@ def _suggest(trial: Any, spec: ModelSpec) -> Configuration:
 
 
 def _draw(trial: Any, name: str, choice: Choice) -> Scalar:
-    if isinstance(choice, FloatRange):
+    if isinstance(choice, Range) and choice.is_whole:
+        return int(trial.suggest_int(name, int(choice.low), int(choice.high), log=choice.log))
+    if isinstance(choice, Range):
         return float(trial.suggest_float(name, choice.low, choice.high, log=choice.log))
     if isinstance(choice, tuple):
         drawn: Scalar = trial.suggest_categorical(name, list(choice))

@@ -10,7 +10,17 @@ import tomllib
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from everloop.domain.errors import SpecError
 
@@ -52,7 +62,10 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.match(text)
     if match is None or int(match[1]) == 0:
         raise ValueError(f"{text!r} is not a duration; write a whole number above 0 and a unit: 90s, 30m, 6h, 7d or 2w")
-    return timedelta(**{_UNIT[match[2]]: int(match[1])})
+    try:
+        return timedelta(**{_UNIT[match[2]]: int(match[1])})
+    except OverflowError:
+        raise ValueError(f"{text!r} is not a duration: it is too long; the longest is 999999999d") from None
 
 
 def _is_duration(text: str) -> str:
@@ -77,13 +90,25 @@ Persistence = Annotated[str, AfterValidator(_is_persistence)]
 Column = Annotated[str, Field(min_length=1)]
 
 
+Histories = Annotated[
+    Annotated[History, Tag("<value>")] | Annotated[tuple[History, ...], Tag("<list>")],
+    Discriminator(lambda value: "<list>" if isinstance(value, list | tuple) else "<value>"),
+]
+
+
 class Frozen(BaseModel):
     """A value: unknown keys are refused and nothing changes after it is made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class DataSpec(Frozen):
+class Table(Frozen):
+    """A table of the spec: its numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class DataSpec(Table):
     """`[data]`: where labelled rows come from."""
 
     source: str = Field(
@@ -94,7 +119,7 @@ class DataSpec(Frozen):
         None,
         description="SQL. On a database URL it is required and runs there; on files it runs in DuckDB over the table `source`.",
     )
-    history: History | tuple[History, ...] = Field(
+    history: Histories = Field(
         "all",
         description="How far back training looks: 'all' or a span such as '180d' (needs `time`). A list: the search chooses.",
     )
@@ -121,7 +146,7 @@ class DataSpec(Frozen):
         return self
 
 
-class Features(Frozen):
+class Features(Table):
     """`[features]`: what the model may see."""
 
     numeric: tuple[Column, ...] = Field((), description="Columns read as numbers (float32); trees may order them.")
@@ -154,15 +179,20 @@ class Features(Frozen):
         return self
 
 
-class FloatRange(Frozen):
-    """A range the search draws a float from."""
+class Range(Table):
+    """A range the search draws from: whole numbers if both ends are, otherwise any number between them."""
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
     log: bool = False
 
+    @property
+    def is_whole(self) -> bool:
+        """True if both ends are whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
     @model_validator(mode="after")
-    def _is_a_range(self) -> FloatRange:
+    def _is_a_range(self) -> Range:
         if not self.low < self.high:
             raise ValueError(f"low = {self.low} is not below high = {self.high}")
         if self.log and self.low <= 0:
@@ -170,7 +200,22 @@ class FloatRange(Frozen):
         return self
 
 
-Choice = FloatRange | tuple[Scalar, ...] | Scalar
+def _form(value: Any) -> str:
+    """Which form of a parameter is meant; tags in angle brackets are left out of messages."""
+    return "<range>" if isinstance(value, dict | Range) else "<list>" if isinstance(value, list | tuple) else "<value>"
+
+
+Choice = Annotated[
+    Annotated[Range, Tag("<range>")] | Annotated[tuple[Scalar, ...], Tag("<list>")] | Annotated[Scalar, Tag("<value>")],
+    Discriminator(_form),
+]
+
+
+def values_of(choice: Range | tuple[Scalar, ...] | Scalar) -> tuple[Scalar, ...]:
+    """The values that a choice names: one, all of a list, or both ends of a range."""
+    if isinstance(choice, Range):
+        return (choice.low, choice.high)
+    return choice if isinstance(choice, tuple) else (choice,)
 
 
 class Candidate(BaseModel):
@@ -194,7 +239,7 @@ class Candidate(BaseModel):
         return self
 
 
-class Search(Frozen):
+class Search(Table):
     """`[search]`: architecture and hyperparameters are data."""
 
     trials: int = Field(
@@ -215,7 +260,7 @@ class Search(Frozen):
         return self
 
 
-class Gates(Frozen):
+class Gates(Table):
     """`[gates]`: what a challenger must show before it goes live."""
 
     metric: MetricName = Field(description="The mean loss per row that models are compared on; lower is better.")
@@ -243,23 +288,33 @@ class Gates(Frozen):
     )
 
 
-class RowWindow(Frozen):
+class RowWindow(Table):
     """A window of a number of captured predictions, in the order they were captured."""
 
     rows: int = Field(ge=50, le=1_000_000)
 
 
-class SpanWindow(Frozen):
+class SpanWindow(Table):
     """A window of event time."""
 
     span: Duration
 
 
-class MonitorSpec(Frozen):
+WindowShape = Annotated[
+    Annotated[RowWindow, Tag("<rows>")] | Annotated[SpanWindow, Tag("<span>")],
+    Discriminator(
+        lambda value: (
+            "<span>" if isinstance(value, SpanWindow) or (isinstance(value, dict) and "span" in value) else "<rows>"
+        )
+    ),
+]
+
+
+class MonitorSpec(Table):
     """`[monitor]`: how the live model is watched and when it is retrained."""
 
     every: Duration = Field("1h", description="How often the monitor flow runs (checked against prefect.yaml).")
-    window: RowWindow | SpanWindow = Field(
+    window: WindowShape = Field(
         RowWindow(rows=1000), description='{ rows = 1000 } or { span = "1d" }: what is profiled and judged at once.'
     )
     min_rows: int = Field(100, ge=20, description="Fewer rows of the champion in a window: undetermined.")
@@ -289,7 +344,7 @@ class MonitorSpec(Frozen):
         return int(self.persistence.split(" of ")[1])
 
 
-class ServingSpec(Frozen):
+class ServingSpec(Table):
     """`[serving]`: the prediction service."""
 
     port: int = Field(3000, ge=1, le=65535, description="Port on 127.0.0.1; EVERLOOP_SERVICE_PORTS overrides it.")
@@ -298,7 +353,7 @@ class ServingSpec(Frozen):
     max_body_bytes: int = Field(2_000_000, ge=1000, description="Bytes a request body may hold.")
 
 
-class ModelSpec(Frozen):
+class ModelSpec(Table):
     """The top of `models/<name>/model.toml`."""
 
     name: str = Field(
@@ -334,6 +389,9 @@ class ModelSpec(Frozen):
         for role, column in (("target", self.target), ("time", self.time), ("key", self.key)):
             if column is not None and column in self.features.names:
                 raise ValueError(f"{column!r} is the {role} and a feature; take it out of [features]")
+        if self.target in (self.time, self.key):
+            role = "time" if self.target == self.time else "key"
+            raise ValueError(f"target and {role} are both {self.target!r}; the label must be a column of its own")
         if self.gates.metric not in METRICS_BY_KIND[self.kind]:
             allowed = ", ".join(METRICS_BY_KIND[self.kind])
             raise ValueError(f"gates.metric is {self.gates.metric!r}; for kind {self.kind!r} allowed: {allowed}")
@@ -378,17 +436,17 @@ def parse_spec(text: str, *, origin: str) -> ModelSpec:
     try:
         spec = ModelSpec.model_validate(values)
     except ValidationError as exc:
-        raise SpecError("\n".join(_explain(error, origin) for error in exc.errors())) from exc
+        errors = exc.errors()
+        paths = [error["loc"] for error in errors]
+        deepest = [e for e in errors if not any(p != e["loc"] and p[: len(e["loc"])] == e["loc"] for p in paths)]
+        raise SpecError("\n".join(_explain(error, origin) for error in deepest)) from exc
     spec._source = text
     return spec
 
 
-_BRANCH = re.compile(r"^(FloatRange|RowWindow|SpanWindow|tuple\[|function-|str$|bool$|int$|float$|constrained)")
-
-
 def _explain(error: Any, origin: str) -> str:
     """One pydantic error as one sentence: file, key, found, allowed."""
-    key = ".".join(str(part) for part in error["loc"] if not _BRANCH.match(str(part))) or "the spec"
+    key = ".".join(str(part) for part in error["loc"] if not str(part).startswith("<")) or "the spec"
     found = error.get("input")
     if error["type"] == "extra_forbidden":
         allowed = ", ".join(_allowed_keys(error["loc"][:-1]))
@@ -403,13 +461,11 @@ def _explain(error: Any, origin: str) -> str:
 
 def _allowed_keys(path: tuple[Any, ...]) -> list[str]:
     """The keys of the table at `path`."""
+    by_tag: dict[Any, Any] = {"<rows>": RowWindow, "<span>": SpanWindow, "<range>": Range, "candidates": Candidate}
     model: Any = ModelSpec
     for part in path:
-        if isinstance(part, int):
-            continue
-        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
-        if field is None:
-            model = {"RowWindow": RowWindow, "SpanWindow": SpanWindow, "FloatRange": FloatRange}.get(str(part), model)
-        else:
-            model = field.annotation
-    return list(model.model_fields) if hasattr(model, "model_fields") else []
+        if part in by_tag:
+            model = by_tag[part]
+        elif part in getattr(model, "model_fields", {}):
+            model = model.model_fields[part].annotation
+    return list(getattr(model, "model_fields", {}))

@@ -44,7 +44,7 @@ def split_by_time(frame: pd.DataFrame, spec: ModelSpec) -> Split:
 
 
 def within_history(frame: pd.DataFrame, history: str, time: str | None) -> pd.DataFrame:
-    """The rows of `frame` (ordered by `time`) that are at most `history` older than its newest row."""
+    """The rows of `frame` (ordered by `time`) that are less than `history` older than its newest row."""
     if history == "all" or time is None or frame.empty:
         return frame
     return frame[frame[time] > frame[time].iloc[-1] - parse_duration(history)]

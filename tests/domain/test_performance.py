@@ -131,8 +131,5 @@ def test_unchanged_windows_degrade_in_at_most_two_of_a_hundred() -> None:
     assert verdicts.count("degraded") <= 10
 
 
-@pytest.mark.xfail(
-    strict=True, reason="performance.py: with a NaN loss p is NaN, NaN < ALPHA is false, and the window is 'ok'"
-)
 def test_losses_that_are_no_numbers_are_not_ok() -> None:
     assert judged(np.append(window(9.0), np.nan)).verdict != "ok"

@@ -109,9 +109,6 @@ def test_the_strongest_action_that_is_asked_for_wins(on_degradation: str, on_dri
     assert decision.action == action
 
 
-@pytest.mark.xfail(
-    strict=True, reason="retraining.py:decide calls an ignored signal not persistent: '2 of the last 3, 2 are required'"
-)
 @pytest.mark.parametrize("signal", ["degradation", "drift"])
 def test_an_ignored_signal_that_stands_is_not_called_fleeting(signal: str) -> None:
     decision = take(1, "D", "S", earlier=seen("D", "S"), **{f"on_{signal}": "ignore"})

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from everloop.domain.errors import EverloopError
+from everloop.domain.errors import SearchFailed, SpecError
 from everloop.domain.metrics import row_losses, score
-from everloop.domain.pipelines import Configuration, predict
+from everloop.domain.pipelines import Configuration, check_parameters, predict
 from everloop.domain.schema import derive_schema
 from everloop.domain.search import SearchResult, Trial, fit_configuration, search_configurations
 from everloop.domain.spec import ModelSpec
@@ -107,24 +107,22 @@ def test_a_classifier_is_searched_by_its_probabilities() -> None:
     assert 0 < result.trials[0].metric < np.log(2)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="spec.py:FloatRange and search.py:_draw know floats only; scikit-learn's error ends the run"
-)
 def test_a_range_of_whole_numbers_is_drawn_as_whole_numbers() -> None:
     counts = drawn(FOREST | {"n_estimators": {"low": 2, "high": 6}}, "n_estimators")
     assert all(isinstance(count, int) for count in counts)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="pipelines.py:check_parameters checks names only; a wrong value ends the run with scikit-learn's error",
-)
 def test_a_value_the_estimator_refuses_is_an_error_of_the_spec() -> None:
-    with pytest.raises(EverloopError, match="solver"):
+    spec = a_spec(search={"trials": 1, "candidates": [RIDGE | {"solver": "newton"}]})
+    with pytest.raises(SpecError, match=r"search.candidates: .*'solver' parameter of Ridge must be .* Got 'newton'"):
+        check_parameters(spec)
+
+
+def test_a_search_in_which_nothing_can_be_fitted_says_why() -> None:
+    with pytest.raises(SearchFailed, match=r"none of 1 configurations could be fitted; the first: Ridge.*newton"):
         drawn(RIDGE | {"solver": "newton"}, "solver", trials=1)
 
 
-@pytest.mark.xfail(strict=True, reason="search.py:objective lets one trial that cannot be fitted end the whole search")
 def test_a_history_with_a_single_class_costs_its_trial_and_not_the_search() -> None:
     spec = a_spec(kind="binary", data={"history": ["all", "1d"]}, search={"trials": 6})
     split = split_by_time(ROWS.assign(y=(ROWS.index < 40).astype(int)), spec)

