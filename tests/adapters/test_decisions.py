@@ -1,0 +1,232 @@
+"""The decision store: one decision, one retraining, however many processes want it and whichever of them dies."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy
+
+from everloop.adapters.decisions import DecisionStore
+from everloop.domain.errors import DecisionTaken, EverloopError
+from tests.factories import make_decision
+
+HOUR, BLINK = timedelta(hours=1), timedelta(milliseconds=50)
+FIRED = make_decision()
+RACERS, ROUNDS = 5, 6
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'decisions.db'}"
+
+
+@pytest.fixture
+def store(url: str) -> DecisionStore:
+    return DecisionStore(url, lease=HOUR)
+
+
+def wait_until(is_so: Callable[[], Any], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, f"not so after {seconds} s"
+        time.sleep(0.01)
+
+
+def test_a_decision_fires_once_and_is_never_overwritten(store: DecisionStore) -> None:
+    assert store.store(make_decision("none")) is False
+    assert store.store(FIRED) is True
+    assert store.store(FIRED) is False
+    assert store.store(make_decision("none")) is False
+    assert store.get(FIRED.id) == FIRED
+    assert abs(datetime.now(UTC) - store.fired_at(FIRED.id)) < timedelta(seconds=10)
+
+
+def test_decisions_of_a_model_are_listed_oldest_window_first_with_their_outcome(store: DecisionStore) -> None:
+    for window in (2, 0, 1):
+        store.store(make_decision("alert", window=window))
+    store.store(make_decision(window=3))
+    store.store(make_decision(model="scooters"))
+    store.claim(make_decision(window=3).id, "run")
+    store.finish(make_decision(window=3).id, "run", "promoted v2")
+    assert [decision.window.id for decision in store.list("bikes")] == [
+        make_decision(window=n).window.id for n in range(4)
+    ]
+    assert [decision.outcome for decision in store.list("bikes")] == [None, None, None, "promoted v2"]
+
+
+@pytest.mark.parametrize("ask", ["get", "claim"])
+def test_a_decision_that_is_not_stored_is_named_with_the_store(store: DecisionStore, ask: str, url: str) -> None:
+    with pytest.raises(
+        EverloopError, match=f"decision 'bikes/nope' is not stored in {url}; `everloop decisions` lists"
+    ):
+        store.get("bikes/nope") if ask == "get" else store.claim("bikes/nope", "run")
+
+
+def test_a_decision_that_has_not_fired_has_no_time(store: DecisionStore) -> None:
+    store.store(make_decision("alert"))
+    with pytest.raises(EverloopError, match=r"decision 'bikes/.*' has not fired"):
+        store.fired_at(FIRED.id)
+
+
+@pytest.mark.xfail(strict=True, reason="decisions.py says 'held by another run' of all that is not finished")
+def test_claiming_a_decision_that_has_not_fired_says_so(store: DecisionStore) -> None:
+    store.store(make_decision("alert"))
+    with pytest.raises(EverloopError, match="has not fired"):
+        store.claim(FIRED.id, "run")
+
+
+def test_a_held_decision_is_refused_to_others_and_given_again_to_its_holder(store: DecisionStore) -> None:
+    store.store(FIRED)
+    store.claim(FIRED.id, "first")
+    with pytest.raises(DecisionTaken, match=f"{FIRED.id} is held by another run; one decision starts one retraining"):
+        store.claim(FIRED.id, "second")
+    store.claim(FIRED.id, "first")
+    assert store.renew(FIRED.id, "first")
+
+
+def test_only_the_holder_finishes_once_and_then_nobody_claims(store: DecisionStore) -> None:
+    store.store(FIRED)
+    store.claim(FIRED.id, "first")
+    assert not store.finish(FIRED.id, "second", "stolen")
+    assert store.finish(FIRED.id, "first", "promoted v2")
+    assert not store.finish(FIRED.id, "first", "again")
+    with pytest.raises(DecisionTaken, match="is finished: promoted v2; one decision starts one retraining"):
+        store.claim(FIRED.id, "first")
+
+
+def test_when_the_lease_ends_another_run_takes_over_and_the_first_has_lost_it(url: str) -> None:
+    store = DecisionStore(url, lease=BLINK)
+    store.store(FIRED)
+    store.claim(FIRED.id, "first")
+    wait_until(lambda: store.forgotten("bikes", older_than=HOUR) == [(FIRED.id, 1)])
+    store.claim(FIRED.id, "second")
+    assert not store.renew(FIRED.id, "first")
+    assert not store.finish(FIRED.id, "first", "too late")
+    assert store.finish(FIRED.id, "second", "promoted v2")
+
+
+class Watched(DecisionStore):
+    """Counts its renewals; the first `broken` of them fail as on a busy database."""
+
+    renewals, broken = 0, 0
+
+    def renew(self, decision: str, by: str) -> bool:
+        self.renewals += 1
+        if self.renewals <= self.broken:
+            raise sqlalchemy.exc.OperationalError("update decisions", {}, Exception("database is locked"))
+        return super().renew(decision, by)
+
+
+def test_while_it_is_held_the_lease_does_not_end(url: str) -> None:
+    store = Watched(url, lease=timedelta(seconds=1))
+    store.store(FIRED)
+    store.claim(FIRED.id, "first")
+    with store.holding(FIRED.id, "first"):
+        wait_until(lambda: store.renewals >= 9)  # a lease and a half
+        with pytest.raises(DecisionTaken, match="is held by another run"):
+            store.claim(FIRED.id, "second")
+    wait_until(lambda: store.forgotten("bikes", older_than=HOUR))
+    store.claim(FIRED.id, "second")
+
+
+@pytest.mark.xfail(strict=True, reason="an error of the database ends the thread of `holding`, so the lease runs out")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_renewal_that_failed_is_tried_again(url: str) -> None:
+    store = Watched(url, lease=BLINK)
+    store.broken = 1
+    with store.holding(FIRED.id, "first"):
+        wait_until(lambda: store.renewals > 1, seconds=2)
+
+
+def test_forgotten_are_fired_decisions_that_nobody_works_on(store: DecisionStore) -> None:
+    for window, action in enumerate(("retrain", "retrain", "retrain", "alert")):
+        store.store(make_decision(action, window=window))
+    store.claim(make_decision(window=1).id, "alive")
+    store.claim(make_decision(window=2).id, "done")
+    store.finish(make_decision(window=2).id, "done", "promoted v2")
+    assert store.forgotten("bikes", older_than=timedelta(0)) == [(make_decision(window=0).id, 0)]
+    assert store.forgotten("bikes", older_than=HOUR) == []
+    assert store.forgotten("scooters", older_than=timedelta(0)) == []
+
+
+def test_giving_up_needs_a_dead_or_absent_holder_and_is_final(url: str, store: DecisionStore) -> None:
+    store.store(FIRED)
+    store.claim(FIRED.id, "first")
+    assert not store.give_up(FIRED.id, "given up")
+    impatient = DecisionStore(url, lease=BLINK)
+    wait_until(lambda: impatient.give_up(FIRED.id, "given up after 1 run that died"))
+    assert not impatient.give_up(FIRED.id, "again")
+    assert not store.renew(FIRED.id, "first")
+    assert store.get(FIRED.id).outcome == "given up after 1 run that died"
+
+
+@pytest.mark.xfail(strict=True, reason="create_engine raises its own error before the dialect is looked at")
+@pytest.mark.parametrize("url", ["mysql+pymysql://h/db", "nosuch://h/db"])
+def test_another_database_is_refused_with_those_that_can_be_used(url: str) -> None:
+    with pytest.raises(EverloopError, match=r"EVERLOOP_DATABASE_URL names .*; use sqlite:///… or postgresql"):
+        DecisionStore(url, lease=HOUR)
+
+
+def stores(store: DecisionStore, number: int, name: str) -> bool:
+    return store.store(make_decision(window=number))
+
+
+def claims(store: DecisionStore, number: int, name: str) -> bool:
+    with contextlib.suppress(DecisionTaken):
+        store.claim(make_decision(window=number).id, name)
+        return True
+    return False
+
+
+def opens(store: DecisionStore, number: int, name: str) -> bool:
+    with contextlib.suppress(sqlalchemy.exc.OperationalError):
+        DecisionStore(str(store._engine.url).replace(".db", f"-{number}.db"), lease=HOUR)
+        return True
+    return False
+
+
+def race(attempt: Callable[[DecisionStore, int, str], bool], url: str, name: str, start: Any, results: Any) -> None:
+    """In a process of its own: all begin each round together; report the rounds in which this one succeeded."""
+    store, won = DecisionStore(url, lease=HOUR), []
+    for number in range(ROUNDS):
+        start.wait(20)
+        if attempt(store, number, name):
+            won.append(number)
+    results.put(won)
+
+
+def run_race(attempt: Callable[[DecisionStore, int, str], bool], url: str) -> list[int]:
+    """The number of each round, as often as a process succeeded in it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    start, results = context.Barrier(RACERS), context.Queue()
+    racers = [context.Process(target=race, args=(attempt, url, f"run {n}", start, results)) for n in range(RACERS)]
+    for racer in racers:
+        racer.start()
+    won = [number for _ in racers for number in results.get(timeout=60)]
+    for racer in racers:
+        racer.join(30)
+    return sorted(won)
+
+
+def test_of_processes_that_store_the_same_decision_one_makes_it_fire(store: DecisionStore, url: str) -> None:
+    assert run_race(stores, url) == list(range(ROUNDS))
+    assert len(store.list("bikes")) == ROUNDS
+
+
+def test_of_processes_that_claim_the_same_decision_one_gets_it(store: DecisionStore, url: str) -> None:
+    for number in range(ROUNDS):
+        store.store(make_decision(window=number))
+    assert run_race(claims, url) == list(range(ROUNDS))
+
+
+@pytest.mark.xfail(strict=True, reason="between create_all's look and its CREATE TABLE another process makes the table")
+def test_processes_that_open_a_new_store_together_can_all_use_it(store: DecisionStore, url: str) -> None:
+    assert run_race(opens, url) == sorted(list(range(ROUNDS)) * RACERS)
