@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from everloop.domain.errors import EverloopError, SpecError
 from everloop.domain.spec import ModelSpec, parse_spec
@@ -24,7 +25,7 @@ Absolute = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolut
 class Settings(BaseSettings):
     """`EVERLOOP_*` variables and their defaults."""
 
-    model_config = SettingsConfigDict(env_prefix="EVERLOOP_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="EVERLOOP_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     home: Absolute = Field(PROJECT / ".everloop", description="Everything this machine keeps.")
     models: Absolute = Field(PROJECT / "models", description="One folder a model.")
@@ -32,8 +33,8 @@ class Settings(BaseSettings):
     database_url: str = Field("", description="SQLAlchemy URL of the decision store; empty: SQLite under home.")
     mlflow_uri: str = Field("", description="MLflow tracking and registry URI; empty: SQLite under home.")
     prefect_api_url: str = Field("", description="A Prefect server of your own; empty: the one `everloop up` starts.")
-    prefect_port: int = Field(4200, description="Port of the Prefect server that `everloop up` starts.")
-    mlflow_port: int = Field(5000, description="Port of the MLflow UI that `everloop up` starts.")
+    prefect_port: int = Field(4200, ge=1, le=65535, description="Port of the Prefect server that `everloop up` starts.")
+    mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the MLflow UI that `everloop up` starts.")
     service_ports: dict[str, int] = Field({}, description="Port of a model's service, over its spec's.")
     capture: Absolute | None = Field(None, description="Folder of captured predictions; default: home/inference.")
     pinned: bool = Field(False, description="The service serves its own bento's version and follows no alias.")
@@ -45,7 +46,9 @@ class Settings(BaseSettings):
         120.0, ge=0, description="Age at which an unclaimed decision is started by the next monitor."
     )
     max_attempts: int = Field(3, ge=1, description="Runs that may claim one decision before it is given up.")
-    threads: int = Field(2, ge=1, description="OMP threads of a training run; a service uses 1.")
+    threads: int = Field(
+        max(1, (os.cpu_count() or 2) // 2), ge=1, description="OMP threads of a training run; a service uses 1."
+    )
 
     @property
     def mlflow(self) -> str:
@@ -123,7 +126,11 @@ class Settings(BaseSettings):
         if not path.is_file():
             known = ", ".join(self.model_names()) or "none"
             raise SpecError(f"{path} does not exist; models here: {known}; add the folder {model}/ with a model.toml")
-        spec = parse_spec(path.read_text(encoding="utf-8"), origin=str(path))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as exc:
+            raise SpecError(f"{path}: not UTF-8 ({exc.reason} at byte {exc.start}); save the file as UTF-8") from exc
+        spec = parse_spec(text, origin=str(path))
         if spec.name != model:
             raise SpecError(f"{path}: name is {spec.name!r}, the folder is {model!r}; they must be equal")
         return spec
@@ -152,3 +159,9 @@ def settings() -> Settings:
             for e in exc.errors()
         ]
         raise EverloopError("\n".join(lines)) from exc
+    except SettingsError as exc:  # a table that is no JSON: pydantic names the field only
+        found = re.search(r'field "(\w+)"', str(exc))
+        name = f"EVERLOOP_{found[1].upper()}" if found else "EVERLOOP_*"
+        raise EverloopError(
+            f'{name} is {os.environ.get(name)!r}: a table is written as JSON, {{"name": 3001}}; correct or unset it'
+        ) from exc

@@ -80,7 +80,7 @@ class Serving:
             {
                 "name": manifest.model,
                 "version": model.release.version,
-                "alias": "champion",
+                "alias": "champion" if self.swap.is_following else None,
                 "serving_since": self.swap.since.isoformat(),
                 "trained_from": manifest.trained_from,
                 "trained_until": manifest.trained_until,
@@ -139,7 +139,7 @@ def build_app(serving: Serving) -> Starlette:
             Route("/labels", serving.label, methods=["POST"]),
             Route("/model", serving.model, methods=["GET"]),
         ],
-        exception_handlers={BadRequest: _refuse},
+        exception_handlers={BadRequest: _refuse, Exception: _fail},
     )
 
 
@@ -147,6 +147,13 @@ async def _refuse(_: Request, exc: Exception) -> Response:
     assert isinstance(exc, BadRequest)
     REQUESTS.labels(str(exc.status)).inc()
     return _json(exc.detail, exc.status)
+
+
+async def _fail(_: Request, exc: Exception) -> Response:
+    log.error("unexpected error", exc_info=exc)
+    REQUESTS.labels("500").inc()
+    rule = "the service failed on this request; its log says why"
+    return _json({"error": {"row": None, "field": None, "rule": rule}}, 500)
 
 
 async def _read_body(request: Request, limit: int) -> bytes:

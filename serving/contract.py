@@ -16,6 +16,12 @@ _ROW = re.compile(r"^\.(?:rows|labels)\[(?P<row>\d+)\](?:\.(?P<field>.+))?$")
 _NAMED = re.compile(r"field `(?P<field>[^`]+)`")
 
 
+# What JSON may hold and something behind it cannot: integers beyond 64 bits, floats beyond float32, years pandas has not.
+Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Number = Annotated[float, msgspec.Meta(ge=-3.4e38, le=3.4e38)]
+YEARS = (1900, 2200)
+
+
 class BadRequest(Exception):
     """The request breaks the contract; carries the HTTP status and what the client should mend."""
 
@@ -28,9 +34,9 @@ class BadRequest(Exception):
 class Label(msgspec.Struct, forbid_unknown_fields=True):
     """One observed truth; names its prediction by id or by natural key."""
 
-    label: bool | int | float | str
+    label: bool | Whole | Number | str
     prediction_id: str | None = None
-    key: int | str | None = None
+    key: Whole | str | None = None
     observed_at: datetime | None = None
 
 
@@ -51,7 +57,7 @@ class Contract:
         rename = {attribute: name for name, attribute in self._attributes.items()}
         for attribute, name, kind in (
             ("event_time", schema.time, datetime),
-            ("key", schema.key, int if schema.key_type == "integer" else str),
+            ("key", schema.key, Whole if schema.key_type == "integer" else str),
         ):
             if name is not None:
                 fields.append((attribute, kind | None, None))
@@ -72,6 +78,9 @@ class Contract:
             raise BadRequest("rows is empty; send at least one row")
         if len(rows) > self.max_rows:
             raise BadRequest(f"{len(rows)} rows, at most {self.max_rows} are allowed in one request; split it")
+        if self.schema.time is not None:
+            for position, row in enumerate(rows):
+                _check_year(row.event_time, position, self.schema.time)
         return rows
 
     def labels(self, body: bytes) -> Sequence[Label]:
@@ -94,6 +103,10 @@ class Contract:
             raise BadRequest("exactly one of prediction_id and key is required", row=position, field="prediction_id")
         if label.key is not None and self.schema.key is None:
             raise BadRequest("this model has no key; send prediction_id", row=position, field="key")
+        if label.key is not None and isinstance(label.key, int) != (self.schema.key_type == "integer"):
+            expected = "int" if self.schema.key_type == "integer" else "str"
+            raise BadRequest(f"expected {expected}, got {type(label.key).__name__}", row=position, field="key")
+        _check_year(label.observed_at, position, "observed_at")
         if not self.schema.classes:
             if isinstance(label.label, str | bool):
                 raise BadRequest(f"expected a number, got {type(label.label).__name__}", row=position, field="label")
@@ -107,10 +120,15 @@ def utc(moment: datetime) -> str:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None).isoformat()
 
 
+def _check_year(moment: datetime | None, row: int, field: str) -> None:
+    if moment is not None and not YEARS[0] <= moment.year <= YEARS[1]:
+        raise BadRequest(f"year {moment.year} is outside {YEARS[0]} to {YEARS[1]}", row=row, field=field)
+
+
 def _type_of(feature: FeatureSchema) -> Any:
-    kind: Any = {"number": float, "integer": int, "text": str, "boolean": bool}[feature.type]
+    kind: Any = {"number": Number, "integer": Whole, "text": str, "boolean": bool}[feature.type]
     if feature.role == "numeric":
-        kind = float
+        kind = Number
         if feature.low is not None:
             kind = Annotated[float, msgspec.Meta(ge=feature.low, le=feature.high)]
     return kind | None if feature.nullable else kind

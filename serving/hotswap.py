@@ -32,6 +32,7 @@ class HotSwap:
         self.current = first
         self.since = datetime.now(UTC)
         self.refused: dict[str, Any] | None = None
+        self.is_following = False
         self._champion = champion
         self._load = load
         self._poll_seconds = poll_seconds
@@ -39,6 +40,7 @@ class HotSwap:
 
     def follow(self) -> None:
         """Start looking at the alias, from a thread that ends with the process."""
+        self.is_following = True
         threading.Thread(target=self._run, name="hot swap", daemon=True).start()
 
     def check(self) -> None:

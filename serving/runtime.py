@@ -68,9 +68,12 @@ def load_model(folder: Path) -> LoadedModel:
             f"{folder}: cannot be loaded: {type(exc).__name__}: {exc}; release the version again"
         ) from exc
     model = LoadedModel(release, manifest, pipeline)
-    columns = {name: [request.row[name] for request in manifest.rehearsal] for name in manifest.row_schema.names}
-    found = model.predict(columns)
-    wrong = differences(manifest.rehearsal, found.values, found.probabilities)
+    try:
+        columns = {name: [request.row[name] for request in manifest.rehearsal] for name in manifest.row_schema.names}
+        found = model.predict(columns)
+        wrong = differences(manifest.rehearsal, found.values, found.probabilities)
+    except (KeyError, ValueError) as exc:
+        raise ServingRefused(f"{release.tag}: its recorded requests cannot be answered: {exc!r}") from exc
     if wrong:
         raise ServingRefused(
             f"{release.tag}: {len(wrong)} of {len(manifest.rehearsal)} recorded answers differ, first: {wrong[0]}"

@@ -16,5 +16,5 @@ os.environ["EVERLOOP_HOME"] = str(_HOME / "home")
 
 from everloop.settings import Settings  # noqa: E402 - after the environment is clean
 
-Settings().apply()
+Settings(threads=1).apply()
 del os.environ["PREFECT_API_URL"]

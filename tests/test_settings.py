@@ -114,13 +114,11 @@ def test_a_service_listens_where_its_spec_says_unless_a_setting_says_otherwise()
             "SERVICE_PORTS",
             "bikes=3001",
             "",
-            marks=pytest.mark.xfail(strict=True, reason="pydantic's SettingsError is no ValidationError"),
         ),
         pytest.param(
             "MLFLOW_PORT",
             "99999",
             "",
-            marks=pytest.mark.xfail(strict=True, reason="ports have no range; the stack fails later, elsewhere"),
         ),
     ],
 )
@@ -141,7 +139,6 @@ def test_every_wrong_variable_has_a_line(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [line.split()[0] for line in str(caught.value).splitlines()] == ["EVERLOOP_PINNED", "EVERLOOP_THREADS"]
 
 
-@pytest.mark.xfail(strict=True, reason="Path('') is the working directory; env_ignore_empty would make it unset")
 @pytest.mark.parametrize("name", ["home", "capture"])
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"EVERLOOP_{name.upper()}", "")
@@ -205,7 +202,6 @@ def test_a_spec_in_the_folder_of_another_model_is_refused(here: Settings) -> Non
         pytest.param(
             'name = "Łódź"'.encode("latin2"),
             "bikes/model.toml: ",
-            marks=pytest.mark.xfail(strict=True, reason="UnicodeDecodeError comes through as it is"),
         ),
     ],
 )

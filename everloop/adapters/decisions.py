@@ -6,6 +6,7 @@ holder renews, so a decision whose holder died can be taken over, and one that i
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,19 +19,21 @@ from sqlalchemy.dialects import postgresql, sqlite
 from everloop.domain.errors import DecisionTaken, EverloopError
 from everloop.domain.retraining import RetrainingDecision
 
+log = logging.getLogger("everloop.decisions")
+
 _metadata = sa.MetaData()
 _table = sa.Table(
     "decisions",
     _metadata,
     sa.Column("id", sa.String, primary_key=True),
-    sa.Column("model", sa.String, nullable=False, index=True),
+    sa.Column("model", sa.String, nullable=False),
     sa.Column("window_end", sa.String, nullable=False),
     sa.Column("window_id", sa.String, nullable=False),
     sa.Column("action", sa.String, nullable=False),
     sa.Column("body", sa.Text, nullable=False),
-    sa.Column("fired_at", sa.DateTime(timezone=True)),
+    sa.Column("fired_at", sa.DateTime),
     sa.Column("claimed_by", sa.String),
-    sa.Column("renewed_at", sa.DateTime(timezone=True)),
+    sa.Column("renewed_at", sa.DateTime),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("outcome", sa.String),
 )
@@ -42,12 +45,11 @@ class DecisionStore:
 
     def __init__(self, url: str, *, lease: timedelta) -> None:
         self._lease = lease
-        self._engine = sa.create_engine(url, **({"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}))
-        if self._engine.dialect.name not in _DIALECTS:
-            raise EverloopError(
-                f"EVERLOOP_DATABASE_URL names {self._engine.dialect.name}; use sqlite:///… or postgresql+psycopg://…"
-            )
-        _metadata.create_all(self._engine)
+        dialect = _dialect_of(url)
+        self._insert = _DIALECTS[dialect].insert
+        self._engine = sa.create_engine(url, **({"connect_args": {"timeout": 30}} if dialect == "sqlite" else {}))
+        with self._engine.begin() as connection:
+            connection.execute(sa.schema.CreateTable(_table, if_not_exists=True))
 
     def store(self, decision: RetrainingDecision) -> bool:
         """Keep `decision`; True if this call made it fire, which happens at most once for each id.
@@ -63,7 +65,7 @@ class DecisionStore:
             "body": decision.model_dump_json(exclude={"outcome"}),
             "fired_at": _now() if fires else None,
         }
-        insert = _DIALECTS[self._engine.dialect.name].insert(_table).values(id=decision.id, attempts=0, **values)
+        insert = self._insert(_table).values(id=decision.id, attempts=0, **values)
         upsert = insert.on_conflict_do_update(index_elements=["id"], set_=values, where=_table.c.fired_at.is_(None))
         with self._engine.begin() as connection:
             return bool(connection.execute(upsert).rowcount) and fires
@@ -130,8 +132,12 @@ class DecisionStore:
         with self._engine.begin() as connection:
             taken = connection.execute(update).rowcount
         if not taken:
-            outcome = self.get(decision).outcome
-            state = f"finished: {outcome}" if outcome else "held by another run"
+            found = self.get(decision)
+            if found.action != "retrain":
+                raise EverloopError(
+                    f"decision {decision} has not fired (it says {found.action}); train on demand without it"
+                )
+            state = f"finished: {found.outcome}" if found.outcome else "held by another run"
             raise DecisionTaken(
                 f"decision {decision} is {state}; one decision starts one retraining, so this run stops here"
             )
@@ -188,7 +194,12 @@ class DecisionStore:
 
         def keep() -> None:
             while not stop.wait(self._lease.total_seconds() / 6):
-                self.renew(decision, by)
+                try:
+                    if not self.renew(decision, by):
+                        log.warning("%s has lost decision %s", by, decision)
+                        return
+                except sa.exc.SQLAlchemyError:
+                    log.exception("the lease on %s could not be renewed; trying again", decision)
 
         thread = threading.Thread(target=keep, name=f"lease {decision}", daemon=True)
         thread.start()
@@ -197,6 +208,21 @@ class DecisionStore:
         finally:
             stop.set()
             thread.join()
+
+
+def _dialect_of(url: str) -> str:
+    """The database that `url` names.
+
+    Raises:
+        EverloopError: it is no SQLAlchemy URL, or of a database that is not supported.
+    """
+    try:
+        name = sa.make_url(url).get_backend_name()
+    except sa.exc.ArgumentError:
+        name = url
+    if name not in _DIALECTS:
+        raise EverloopError(f"EVERLOOP_DATABASE_URL names {name}; use sqlite:///… or postgresql+psycopg://…")
+    return name
 
 
 def _now() -> datetime:

@@ -27,7 +27,7 @@ def read_captured(folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None =
     With `until`, only rows whose event time is at or before it. Times are naive UTC.
     """
     lines = sorted(_read_lines(folder / spec.name), key=lambda line: (line["served_at"], line["prediction_id"]))
-    frame = pd.DataFrame.from_records(lines, columns=[*CAPTURED_COLUMNS, "features"])
+    frame = _frame(lines, [*CAPTURED_COLUMNS, "features"])
     features = pd.DataFrame.from_records(
         frame.pop("features").tolist(), columns=list(spec.features.names), index=frame.index
     )
@@ -44,9 +44,7 @@ def read_labels(folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None = N
 
     With `until`, only labels observed at or before it.
     """
-    frame = pd.DataFrame.from_records(
-        list(_read_lines(folder / spec.name)), columns=["prediction_id", "key", "label", "observed_at"]
-    )
+    frame = _frame(list(_read_lines(folder / spec.name)), ["prediction_id", "key", "label", "observed_at"])
     frame["observed_at"] = _times(frame["observed_at"])
     if until is not None:
         frame = frame[frame["observed_at"] <= until]
@@ -67,7 +65,7 @@ def served_examples(captured: pd.DataFrame, labels: pd.DataFrame, spec: ModelSpe
     joined = join_labels(captured, labels)
     joined = joined[joined["label"].notna()]
     if spec.key is not None:
-        joined = joined.drop_duplicates("key", keep="last")
+        joined = joined[joined["key"].isna() | ~joined["key"].duplicated(keep="last")]
     columns = {name: joined[f"features.{name}"] for name in spec.features.names}
     columns[spec.target] = joined["label"].infer_objects()
     if spec.time is not None:
@@ -89,6 +87,12 @@ def _read_lines(folder: Path) -> Iterator[dict[str, Any]]:
                 torn += 1
     if torn:
         log.warning("%s: dropped %d torn lines that a killed writer left", folder, torn)
+
+
+def _frame(lines: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
+    """`lines` as a frame; keys stay what they are, a whole number beside nulls must not become a float."""
+    keys = pd.Series([line["key"] for line in lines], dtype=object)
+    return pd.DataFrame.from_records(lines, columns=columns).assign(key=keys)
 
 
 def _times(column: pd.Series) -> pd.Series:

@@ -13,9 +13,10 @@ import pandas as pd
 
 from everloop.domain.drift import ColumnSummary, ProfileSummary
 from everloop.domain.schema import MISSING, RowSchema, conform
+from everloop.domain.spec import PREDICTION
 
 KLL_K = 1024
-PREDICTION = "prediction"
+FREQUENT_ITEMS_LG_MAX = 14  # counts up to 12,288 categories exactly
 _SUPPORT = np.linspace(0, 1, 513)
 
 
@@ -69,7 +70,7 @@ def _sketches() -> Any:
             ResolverSpec(column_type=String, metrics=[counts, types, items]),
             ResolverSpec(column_type=AnyType, metrics=[counts, types, items]),
         ],
-        default_config=MetricConfig(kll_k_large=KLL_K),
+        default_config=MetricConfig(kll_k_large=KLL_K, fi_lg_max_k=FREQUENT_ITEMS_LG_MAX),
     )
 
 
@@ -117,11 +118,12 @@ def _summary(column: Any) -> ColumnSummary:
     return ColumnSummary(n=n, nulls=nulls, cdf=cdf, support=support)
 
 
-def _categories(items: Any) -> dict[str, int]:
+def _categories(items: Any) -> dict[str, int] | None:
+    """The exact counts, None if there were more categories than the sketch holds: estimates would look like drift."""
     from whylogs_sketching import frequent_items_error_type
 
     sketch = items.frequent_strings.value
-    return {
-        name: int(estimate)
-        for name, estimate, _, _ in sketch.get_frequent_items(frequent_items_error_type.NO_FALSE_NEGATIVES)
-    }
+    found = sketch.get_frequent_items(frequent_items_error_type.NO_FALSE_NEGATIVES)
+    if any(low < high for _, _, low, high in found):
+        return None
+    return {name: int(estimate) for name, estimate, _, _ in found}

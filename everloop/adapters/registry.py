@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 MONITORING = "{model}.monitoring"
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Registry:
         try:
             return _version(self.client.get_model_version_by_alias(model, alias))
         except MlflowException as exc:
-            if exc.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if exc.error_code in ABSENT:
                 return None
             raise
 
@@ -81,6 +82,8 @@ class Registry:
         try:
             return _version(self.client.get_model_version(model, number))
         except MlflowException as exc:
+            if exc.error_code not in ABSENT:
+                raise
             raise RegistryError(f"{model} has no version {number}; `everloop status` lists what is registered") from exc
 
     def versions(self, model: str) -> list[Version]:

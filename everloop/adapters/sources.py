@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,8 @@ def order_rows(frame: pd.DataFrame, spec: ModelSpec, *, where: str) -> pd.DataFr
         DuplicateKeys: the natural key repeats.
     """
     if spec.key is not None:
-        repeated = frame[spec.key][frame[spec.key].duplicated()]
+        keys = frame[spec.key].dropna()
+        repeated = keys[keys.duplicated()]
         if len(repeated):
             raise DuplicateKeys(
                 f"{where}: key {spec.key!r} repeats in {len(repeated):,} of {len(frame):,} rows (first: {repeated.iloc[0]!r}); "
@@ -101,7 +102,7 @@ def read_times(column: pd.Series, *, where: str) -> pd.Series:
     if len(wrong):
         raise SchemaMismatch(
             f"{where} cannot be read in {len(wrong):,} of {len(column):,} rows (first: {wrong.iloc[0]!r} in row "
-            f"{column.index.get_loc(wrong.index[0])}); write ISO times such as 2026-01-31T12:00:00"
+            f"{wrong.index[0]}); write ISO times such as 2026-01-31T12:00:00"
         )
     return times.dt.tz_localize(None).astype("datetime64[us]")
 
@@ -124,15 +125,16 @@ def _from_files(spec: ModelSpec, base: Path) -> pd.DataFrame:
     files = _files_of(path)
     if not files:
         raise SourceNotFound(f"{path}: no CSV or Parquet file is there; correct data.source or bring the data")
-    kinds = {_READERS[file.suffix] for file in files}
+    kinds = {_READERS[file.suffix.lower()] for file in files}
     if len(kinds) > 1:
         raise SourceNotFound(
             f"{path}: holds CSV and Parquet files; keep one kind, or name them by a glob such as {source}/*.parquet"
         )
     with duckdb.connect() as connection:
         try:
+            names = _quote([escape(str(file)) for file in files])
             connection.execute(
-                f"create temp view source as select * from {kinds.pop()}({_quote([str(file) for file in files])}, union_by_name = true)"  # noqa: S608
+                f"create temp view source as select * from {kinds.pop()}({names}, union_by_name = true)"  # noqa: S608
             )
             result: pd.DataFrame = connection.execute(spec.data.query or "select * from source").df()
         except duckdb.Error as exc:
@@ -146,9 +148,11 @@ def _files_of(path: Path) -> list[Path]:
     """The CSV and Parquet files that a file, a folder or a glob stands for, in alphabetical order."""
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.is_file())
+    elif path.is_file():
+        found = [path]
     else:
         found = sorted(Path(name) for name in glob(str(path), recursive=True) if Path(name).is_file())
-    return [file for file in found if file.suffix in _READERS and not file.name.startswith(".")]
+    return [file for file in found if file.suffix.lower() in _READERS and not file.name.startswith(".")]
 
 
 def _from_database(spec: ModelSpec) -> pd.DataFrame:
@@ -161,15 +165,17 @@ def _from_database(spec: ModelSpec) -> pd.DataFrame:
             raise SourceNotFound(f"{where}: the database file does not exist; correct data.source")
         with engine.connect() as connection:
             return pd.read_sql(sqlalchemy.text(spec.data.query or ""), connection)
-    except (sqlalchemy.exc.SQLAlchemyError, ModuleNotFoundError) as exc:
-        cause: Any = getattr(exc, "orig", None) or exc
+    except (sqlalchemy.exc.SQLAlchemyError, pd.errors.DatabaseError, ModuleNotFoundError, ValueError) as exc:
+        cause: Any = getattr(exc.__cause__ or exc, "orig", None) or exc.__cause__ or exc
         raise SourceNotFound(
             f"{where}: cannot be read: {str(cause).splitlines()[0]}; check the URL, the driver and data.query"
         ) from exc
 
 
 def _mask_password(url: str) -> str:
-    return re.sub(r"(://[^:/@]+):[^@]+@", r"\1:***@", url)
+    """`url` as it may stand in a message."""
+    hidden = re.sub(r"(://[^:/@]*):.+@", r"\1:***@", url)
+    return re.sub(r"(?i)([?&](?:password|passwd|pwd|token|secret)=)[^&]*", r"\1***", hidden)
 
 
 def _quote(names: list[str]) -> str:

@@ -99,7 +99,7 @@ def _numeric_feature(column: pd.Series, spec: ModelSpec) -> FeatureSchema:
         if len(wrong):
             raise SchemaMismatch(
                 f"column {name!r} is not a number in {len(wrong):,} of {len(column):,} rows (first: {wrong.iloc[0]!r} in row "
-                f"{column.index.get_loc(wrong.index[0])}), expected numbers; clean the source or list {name!r} under features.categorical"
+                f"{wrong.index[0]}), expected numbers; clean the source or list {name!r} under features.categorical"
             )
     low, high = spec.features.ranges.get(name, (None, None))
     whole = types.is_integer_dtype(column) or types.is_bool_dtype(column)

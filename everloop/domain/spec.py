@@ -27,6 +27,7 @@ from everloop.domain.errors import SpecError
 Kind = Literal["regression", "binary", "multiclass"]
 MetricName = Literal["mae", "rmse", "log_loss", "error_rate", "brier"]
 Scalar = bool | int | float | str
+PREDICTION = "prediction"  # what a profile calls the model's answers
 METRICS_BY_KIND: dict[Kind, tuple[MetricName, ...]] = {
     "regression": ("mae", "rmse"),
     "binary": ("log_loss", "error_rate", "brier"),
@@ -166,6 +167,10 @@ class Features(Table):
     def _is_a_set_of_features(self) -> Features:
         if not self.names:
             raise ValueError("no feature is named; list at least one under numeric or categorical")
+        if PREDICTION in self.names:
+            raise ValueError(
+                f"{PREDICTION!r} is the name of what the model answers; rename the column, in data.query for example"
+            )
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:
             raise ValueError(f"{', '.join(repeated)} is listed more than once; name each feature once")

@@ -75,7 +75,6 @@ def test_a_decision_that_has_not_fired_has_no_time(store: DecisionStore) -> None
         store.fired_at(FIRED.id)
 
 
-@pytest.mark.xfail(strict=True, reason="decisions.py says 'held by another run' of all that is not finished")
 def test_claiming_a_decision_that_has_not_fired_says_so(store: DecisionStore) -> None:
     store.store(make_decision("alert"))
     with pytest.raises(EverloopError, match="has not fired"):
@@ -136,7 +135,6 @@ def test_while_it_is_held_the_lease_does_not_end(url: str) -> None:
     store.claim(FIRED.id, "second")
 
 
-@pytest.mark.xfail(strict=True, reason="an error of the database ends the thread of `holding`, so the lease runs out")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_renewal_that_failed_is_tried_again(url: str) -> None:
     store = Watched(url, lease=BLINK)
@@ -167,7 +165,6 @@ def test_giving_up_needs_a_dead_or_absent_holder_and_is_final(url: str, store: D
     assert store.get(FIRED.id).outcome == "given up after 1 run that died"
 
 
-@pytest.mark.xfail(strict=True, reason="create_engine raises its own error before the dialect is looked at")
 @pytest.mark.parametrize("url", ["mysql+pymysql://h/db", "nosuch://h/db"])
 def test_another_database_is_refused_with_those_that_can_be_used(url: str) -> None:
     with pytest.raises(EverloopError, match=r"EVERLOOP_DATABASE_URL names .*; use sqlite:///… or postgresql"):
@@ -227,6 +224,5 @@ def test_of_processes_that_claim_the_same_decision_one_gets_it(store: DecisionSt
     assert run_race(claims, url) == list(range(ROUNDS))
 
 
-@pytest.mark.xfail(strict=True, reason="between create_all's look and its CREATE TABLE another process makes the table")
 def test_processes_that_open_a_new_store_together_can_all_use_it(store: DecisionStore, url: str) -> None:
     assert run_race(opens, url) == sorted(list(range(ROUNDS)) * RACERS)

@@ -119,7 +119,6 @@ def test_a_label_of_zero_or_false_is_a_label(tmp_path: Path) -> None:
         pytest.param(
             [label(0, prediction_id="p9")],
             id="labels by key and by id",
-            marks=pytest.mark.xfail(strict=True, reason="pandas makes a column of whole numbers and nulls float64"),
         ),
     ],
 )
@@ -144,7 +143,6 @@ def test_a_key_that_was_asked_for_twice_counts_once_with_its_newest_features(tmp
     assert found[["id", "temp", "cnt"]].to_numpy().tolist() == [[7, 1.0, 5.0]]
 
 
-@pytest.mark.xfail(strict=True, reason="served_examples takes rows without a key for one row asked for again")
 def test_rows_sent_without_their_key_all_count(tmp_path: Path) -> None:
     rows = captured(tmp_path, prediction(1, key=None), prediction(2, key=None))
     found = served_examples(rows, labels(tmp_path, label(5, prediction_id="p1"), label(6, prediction_id="p2")), SPEC)

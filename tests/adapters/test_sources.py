@@ -125,7 +125,6 @@ def test_rows_that_do_not_fit_the_spec_are_refused(
         read("rows.csv", tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="sources.py counts the row after rows without a label were dropped")
 def test_an_unreadable_time_is_named_by_its_row_in_the_source(tmp_path: Path) -> None:
     rows = ROWS.assign(cnt=ROWS["cnt"].where(ROWS["id"] > 10), when=["2024-03-01"] * 30 + ["soon"] * 10)
     rows.to_csv(tmp_path / "rows.csv", index=False)
@@ -164,7 +163,6 @@ def test_a_broken_file_or_query_is_refused_in_duckdbs_words(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="sources.py takes every path for a glob, and so does DuckDB")
 def test_a_file_with_brackets_in_its_name_is_found(tmp_path: Path) -> None:
     ROWS.to_csv(tmp_path / "rows [2024].csv", index=False)
     pd.testing.assert_frame_equal(read("rows [2024].csv", tmp_path), EXPECTED)
@@ -177,15 +175,9 @@ def test_a_missing_database_file_is_refused_and_not_created(tmp_path: Path) -> N
     assert not path.exists()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="pandas wraps the error in its own DatabaseError, which sources.py does not know"
-)
 def test_a_query_that_the_database_refuses_is_one_sentence(database: str, tmp_path: Path) -> None:
     with pytest.raises(SourceNotFound, match=r"no such table: nope; check the URL, the driver and data.query"):
         read(database, tmp_path, "select * from nope")
-
-
-UNMASKED = pytest.mark.xfail(strict=True, reason="_mask_password knows only user:password without @")
 
 
 @pytest.mark.parametrize(
@@ -193,9 +185,15 @@ UNMASKED = pytest.mark.xfail(strict=True, reason="_mask_password knows only user
     [
         "nosuch://reader:s3cret@host/db",
         "nosuch+driver://reader:s3cret@host:5432/db?sslmode=require",
-        pytest.param("nosuch://:s3cret@host/db", marks=UNMASKED),
-        pytest.param("nosuch://reader:p@s3cret@host/db", marks=UNMASKED),
-        pytest.param("nosuch://host/db?password=s3cret", marks=UNMASKED),
+        pytest.param(
+            "nosuch://:s3cret@host/db",
+        ),
+        pytest.param(
+            "nosuch://reader:p@s3cret@host/db",
+        ),
+        pytest.param(
+            "nosuch://host/db?password=s3cret",
+        ),
     ],
 )
 def test_a_password_never_stands_in_a_message(tmp_path: Path, url: str) -> None:

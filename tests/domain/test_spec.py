@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from everloop.domain.spec import DataSpec, Range, SpanWindow, parse_duration, parse_spec
+from everloop.domain.spec import DataSpec, Features, Range, SpanWindow, parse_duration, parse_spec
 from tests.domain.examples import TIPS
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -77,3 +77,8 @@ def test_persistence_reads_as_needed_of_recent_and_a_window_as_rows_or_span() ->
 )
 def test_a_url_is_a_database_and_a_path_is_not(source: str, expected: bool) -> None:
     assert DataSpec(source=source, query="select 1").is_database is expected
+
+
+def test_a_feature_may_not_have_the_name_of_the_answers() -> None:
+    with pytest.raises(ValidationError, match="'prediction' is the name of what the model answers"):
+        Features(numeric=("prediction",))

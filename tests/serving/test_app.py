@@ -119,18 +119,13 @@ def test_a_refusal_is_json_with_row_field_and_rule_and_nothing_is_captured(clien
     assert read_captured(tmp_path / "inference", SPEC).empty
 
 
-TOO_LARGE = pytest.mark.xfail(
-    strict=True, reason="the contract lets it in, then float32, orjson or datetime cannot hold it"
-)
-
-
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param('"wind": 1e39', marks=TOO_LARGE, id="a number that float32 makes infinite"),
-        pytest.param(f'"season": 1{"0" * 20}', marks=TOO_LARGE, id="a category beyond 64 bits"),
-        pytest.param(f'"id": 1{"0" * 20}', marks=TOO_LARGE, id="a key beyond 64 bits"),
-        pytest.param('"when": "0001-01-01T00:00:00+05:00"', marks=TOO_LARGE, id="a time before the year 1 in UTC"),
+        pytest.param('"wind": 1e39', id="a number that float32 makes infinite"),
+        pytest.param(f'"season": 1{"0" * 20}', id="a category beyond 64 bits"),
+        pytest.param(f'"id": 1{"0" * 20}', id="a key beyond 64 bits"),
+        pytest.param('"when": "0001-01-01T00:00:00+05:00"', id="a time before the year 1 in UTC"),
     ],
 )
 def test_a_value_too_large_to_use_or_keep_is_refused(tmp_path: Path, change: str) -> None:
@@ -143,8 +138,12 @@ def test_a_value_too_large_to_use_or_keep_is_refused(tmp_path: Path, change: str
 @pytest.mark.parametrize(
     "label",
     [
-        pytest.param({"key": 1, "label": 10**20}, marks=TOO_LARGE),
-        pytest.param({"key": 1, "label": 1, "observed_at": "0001-01-01T00:00:00+05:00"}, marks=TOO_LARGE),
+        pytest.param(
+            {"key": 1, "label": 10**20},
+        ),
+        pytest.param(
+            {"key": 1, "label": 1, "observed_at": "0001-01-01T00:00:00+05:00"},
+        ),
     ],
 )
 def test_a_label_too_large_to_keep_is_refused(client: TestClient, label: dict[str, Any]) -> None:
