@@ -71,7 +71,7 @@ def served_examples(captured: pd.DataFrame, labels: pd.DataFrame, spec: ModelSpe
     if spec.time is not None:
         columns[spec.time] = joined["event_time"]
     if spec.key is not None:
-        columns[spec.key] = joined["key"]
+        columns[spec.key] = joined["key"].infer_objects()
     return pd.DataFrame(columns)[list(spec.columns)].reset_index(drop=True)
 
 

@@ -57,7 +57,7 @@ def derive_schema(frame: pd.DataFrame, spec: ModelSpec) -> RowSchema:
     classes: tuple[Scalar, ...] = ()
     if spec.kind != "regression":
         classes = tuple(_plain_class(value) for value in np.unique(frame[spec.target].dropna().to_numpy()))
-    key_is_integer = spec.key is not None and types.is_integer_dtype(frame[spec.key])
+    key_is_integer = spec.key is not None and types.is_integer_dtype(frame[spec.key].dropna().infer_objects())
     return RowSchema(
         features=tuple(features),
         time=spec.time,

@@ -132,6 +132,7 @@ def test_served_examples_have_the_columns_and_values_of_the_source(tmp_path: Pat
     rows = captured(tmp_path, prediction(1), prediction(2))
     found = served_examples(rows, labels(tmp_path, label(42.5, key=2)), SPEC)
     assert found.columns.tolist() == list(SPEC.columns)
+    assert found["id"].dtype == "int64"
     assert found[["id", "when", "temp", "city", "cnt"]].to_numpy().tolist() == [
         [2, pd.Timestamp("2024-03-01 00:02"), 1.0, "Porto", 42.5]
     ]

@@ -139,3 +139,13 @@ def test_fractions_in_a_categorical_feature_are_named() -> None:
     )
     with pytest.raises(SchemaMismatch, match=message):
         derive_schema(frame, a_spec())
+
+
+@pytest.mark.parametrize(
+    ("keys", "type_"),
+    [([1, 2], "integer"), ([1, None], "integer"), (["a", None], "text")],
+)
+def test_a_key_column_that_holds_objects_is_typed_by_its_values(keys: list[Any], type_: str) -> None:
+    spec = a_spec(key="k")
+    rows = a_history().head(2).assign(k=pd.Series(keys, dtype=object))
+    assert derive_schema(rows, spec).key_type == type_
