@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def search_configurations(
 ) -> SearchResult:
     """The trials of `spec.search` on train against validation, by a tree-structured Parzen estimator (Bergstra 2011).
 
-    Every candidate is tried at least once. The same data and seed give the same result.
+    Every candidate is tried at least once on every history. The same data and seed give the same result.
 
     Raises:
         SearchFailed: no configuration could be fitted.
@@ -59,8 +60,8 @@ def search_configurations(
         return tried.metric
 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=spec.search.seed))
-    for position in range(len(spec.search.candidates)):
-        study.enqueue_trial({"candidate": position})
+    for position, history in product(range(len(spec.search.candidates)), spec.data.histories):
+        study.enqueue_trial({"candidate": position, "history": history})
     study.optimize(objective, n_trials=spec.search.trials)
     ranked = sorted(trials, key=lambda trial: trial.metric)
     if ranked[0].failure:
@@ -101,8 +102,7 @@ def _suggest(trial: Any, spec: ModelSpec) -> Configuration:
     position = trial.suggest_categorical("candidate", list(range(len(spec.search.candidates))))
     candidate: Candidate = spec.search.candidates[position]
     parameters = {name: _draw(trial, f"{position}.{name}", choice) for name, choice in candidate.parameters.items()}
-    histories = spec.data.histories
-    history = histories[0] if len(histories) == 1 else trial.suggest_categorical("history", list(histories))
+    history = trial.suggest_categorical("history", list(spec.data.histories))
     return Configuration(estimator=candidate.estimator, parameters=parameters, history=history)
 
 

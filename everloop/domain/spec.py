@@ -248,21 +248,16 @@ class Search(Table):
     """`[search]`: architecture and hyperparameters are data."""
 
     trials: int = Field(
-        6, ge=1, le=1000, description="How many configurations are tried; every candidate at least once."
+        6,
+        ge=1,
+        le=1000,
+        description="How many configurations are tried; every candidate at least once on every history.",
     )
     validation_share: float = Field(
         0.15, gt=0, lt=0.5, description="Newest share of the training rows on which configurations are compared."
     )
     seed: int = Field(0, ge=0, description="Makes a search repeatable.")
     candidates: tuple[Candidate, ...] = Field(min_length=1, description="The estimators to choose among.")
-
-    @model_validator(mode="after")
-    def _tries_every_candidate(self) -> Search:
-        if self.trials < len(self.candidates):
-            raise ValueError(
-                f"trials = {self.trials} for {len(self.candidates)} candidates; allow at least one trial each"
-            )
-        return self
 
 
 class Gates(Table):
@@ -407,6 +402,12 @@ class ModelSpec(Table):
                     f"search.candidates.{position}.estimator is {candidate.estimator!r}; "
                     f"for kind {self.kind!r} allowed: {', '.join(allowed_estimators)}"
                 )
+        pairs = len(self.search.candidates) * len(self.data.histories)
+        if self.search.trials < pairs:
+            raise ValueError(
+                f"search.trials = {self.search.trials} for {len(self.search.candidates)} candidates on "
+                f"{len(self.data.histories)} histories; allow at least {pairs}, one for each pair"
+            )
         if self.time is None and self.data.histories != ("all",):
             raise ValueError('data.history names a span but there is no time column; set time, or history = "all"')
         if self.time is None and self.data.include_served:

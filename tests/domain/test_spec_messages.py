@@ -97,7 +97,7 @@ def test_a_spec_needs_a_feature() -> None:
 
 def test_every_candidate_gets_a_trial() -> None:
     second = '[[search.candidates]]\nestimator = "sklearn.linear_model.ElasticNet"\n'
-    assert "trials = 1 for 2 candidates; allow at least one trial each" in message_of(
+    assert "search.trials = 1 for 2 candidates on 1 histories; allow at least 2, one for each pair" in message_of(
         "trials = 3", f"trials = 1\n{second}"
     )
 
