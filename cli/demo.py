@@ -128,10 +128,7 @@ class Story:
 
     def _train_first_version(self) -> None:
         bar = self._progress.add_task("training version 1: prefect deployment run train/bike-demand", total=None)
-        command = [
-            sys.executable,
-            "-m",
-            "prefect",
+        words = [
             "deployment",
             "run",
             f"train/{MODEL}",
@@ -141,15 +138,16 @@ class Story:
             "--watch-interval",
             "1",
         ]
-        done = subprocess.run(
-            command, cwd=PROJECT, env=self._here.environment(), capture_output=True, text=True, check=False
-        )
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        command = [sys.executable, "-m", "prefect", *words]
+        with subprocess.Popen(command, cwd=PROJECT, env=self._here.environment(), **pipe) as run:  # type: ignore[call-overload]
+            import flows.monitor  # noqa: F401 - takes seconds, and there is nothing to do but wait
+
+            said, _ = run.communicate()
         self._progress.remove_task(bar)
         service = describe_service(self._here.service_url(self._spec))
-        if done.returncode or service is None:
-            raise EverloopError(
-                f"`prefect deployment run train/{MODEL}` put nothing live: {done.stdout[-800:]}{done.stderr[-400:]}"
-            )
+        if run.returncode or service is None:
+            raise EverloopError(f"`prefect deployment run train/{MODEL}` put nothing live: {said[-1200:]}")
         metric = f"{self._report.metric} {service['metrics'][self._report.metric]:.1f} on its holdout"
         self._say(
             f"[bold]v{service['version']} is live[/], trained on {self._past:,} hours, {metric}: {service['estimator']}"
@@ -307,11 +305,6 @@ async def _trace_retraining(decision: RetrainingDecision, outcome: str) -> Retra
         run = await client.read_flow_run(version.tags["flow_run"])  # type: ignore[arg-type]
         children = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])))
         ends = {task.name.rsplit("-", 1)[0]: task.end_time for task in children}
-        runs = await client.read_flow_runs(flow_run_filter=None, limit=50)
-        release_id = next((r.id for r in runs if r.parent_task_run_id in {task.id for task in children}), None)
-        if release_id is not None:
-            tasks = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[release_id])))
-            ends |= {task.name.rsplit("-", 1)[0]: task.end_time for task in tasks}
     fired = decisions().fired_at(decision.id)
     service = describe_service(here.service_url(here.spec(MODEL)))
     since = (

@@ -7,8 +7,9 @@ import logging
 from prefect import flow
 
 from everloop.adapters.orchestrator import emit_alert
-from everloop.adapters.registry import CHALLENGER
+from everloop.adapters.registry import CHALLENGER, Version
 from everloop.domain.errors import PromotionRefused, RegistryError
+from everloop.domain.spec import ModelSpec
 from everloop.settings import settings
 from tasks.approve import approve
 from tasks.package import package
@@ -33,7 +34,12 @@ async def release(model: str, version: str | None = None, approved_by: str | Non
     candidate = registry().version(model, version) if version else registry().at_alias(model, CHALLENGER)
     if candidate is None:
         raise RegistryError(f"{model} has no challenger waiting; train one, or name a version")
-    champion = registry().champion(model)
+    return release_version(spec, candidate, approved_by=approved_by)
+
+
+def release_version(spec: ModelSpec, candidate: Version, *, approved_by: str | None = None) -> str:
+    """What became of the release of `candidate`; raises as `release` does."""
+    champion = registry().champion(spec.name)
     if champion and champion.number == candidate.number:
         return f"{candidate.label} is live: {verify(spec, candidate).detail}"
     packaged = package(candidate)
@@ -44,7 +50,7 @@ async def release(model: str, version: str | None = None, approved_by: str | Non
     record = promote(candidate, approval.by)
     verification = verify(spec, candidate)
     if verification.status == "needs restart":
-        emit_alert(model, f"{candidate.label} is champion and not served: {verification.detail}")
+        emit_alert(spec.name, f"{candidate.label} is champion and not served: {verification.detail}")
     if verification.status == "refused":
         take_back(candidate, record, verification.detail)
         raise PromotionRefused(f"{candidate.label} is taken back: {verification.detail}")

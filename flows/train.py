@@ -5,21 +5,24 @@ from __future__ import annotations
 import logging
 
 from prefect import flow
+from prefect.futures import PrefectFuture
 
 from everloop.adapters.registry import Version
 from everloop.domain.errors import DecisionTaken
 from everloop.domain.spec import ModelSpec
 from everloop.settings import settings
-from flows.release import release
+from flows.release import release_version
 from tasks.analyze import analyze
 from tasks.check import check
 from tasks.claim import claimed
 from tasks.evaluate import evaluate
 from tasks.extract import extract
 from tasks.fit import fit
+from tasks.illustrate import illustrate
 from tasks.prepare import prepare
 from tasks.register import register
 from tasks.search import search
+from tasks.step import in_background
 from tasks.validate import validate
 from tasks.wiring import registry
 
@@ -38,18 +41,22 @@ async def train(model: str, reason: str = "on demand", decision: str | None = No
     try:
         with claimed(decision) as claim:
             version = registry().of_decision(model, decision) if decision else None
-            version = version or challenge(spec, reason, decision)
+            drawing = None
+            if version is None:
+                version, drawing = challenge(spec, reason, decision)
             passed = version.tags["verdict"] == "pass"
-            outcome = await release(model, version=version.number) if passed else _rejected(version)
+            outcome = release_version(spec, version) if passed else _rejected(version)
             claim.finish(outcome)
+            if drawing is not None:
+                drawing.result()
     except DecisionTaken as exc:
         outcome = str(exc)
     log.info(outcome)
     return outcome
 
 
-def challenge(spec: ModelSpec, reason: str, decision: str | None) -> Version:
-    """A new registered version with the verdict of its gates."""
+def challenge(spec: ModelSpec, reason: str, decision: str | None) -> tuple[Version, PrefectFuture[None]]:
+    """A new registered version with the verdict of its gates, and its plots, which are being drawn."""
     snapshot = extract(spec)
     check(spec, snapshot)
     analyze(spec, snapshot)
@@ -58,7 +65,8 @@ def challenge(spec: ModelSpec, reason: str, decision: str | None) -> Version:
     challenger = fit(spec, data, found)
     evaluation = evaluate(spec, data, challenger)
     verdict = validate(spec, evaluation)
-    return register(spec, snapshot, data, found, challenger, evaluation, verdict, reason=reason, decision=decision)
+    version = register(spec, snapshot, data, found, challenger, evaluation, verdict, reason=reason, decision=decision)
+    return version, in_background(illustrate, spec, data, challenger, evaluation, version)
 
 
 def _rejected(version: Version) -> str:

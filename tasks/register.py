@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from everloop.adapters.orchestrator import current_run_id, show_markdown
-from everloop.adapters.plots import training_plots
 from everloop.adapters.profiles import profile_rows
 from everloop.adapters.registry import CHALLENGER, Version
 from everloop.adapters.sources import Snapshot
@@ -17,7 +16,7 @@ from everloop.domain.gates import GateVerdict
 from everloop.domain.manifest import Manifest, RecordedRequest
 from everloop.domain.metrics import Predictions, score
 from everloop.domain.pipelines import predict
-from everloop.domain.schema import RowSchema, conform
+from everloop.domain.schema import RowSchema
 from everloop.domain.search import SearchResult
 from everloop.domain.spec import ModelSpec
 from everloop.domain.splits import end_of
@@ -54,7 +53,6 @@ def register(
     with TrainingRun(registry(), here.mlflow, spec, artifacts=artifacts, name=name) as run:
         run.log(manifest, found, verdict)
         run.log_dataset(snapshot.rows, snapshot.path, snapshot.digest)
-        run.log_figures(_plots(spec, data, challenger, evaluation))
         predictions = predict(challenger.pipeline, challenger.rows, data.schema).values
         run.log_profile(profile_rows(challenger.rows, data.schema, predictions=predictions))
         uri = run.log_model(challenger.pipeline, manifest, data.split.holdout.tail(5))
@@ -140,13 +138,6 @@ def _as_json(value: Any, name: str, schema: RowSchema) -> Any:
     plain = value.item() if hasattr(value, "item") else value
     kinds = {feature.name: feature.type for feature in schema.features}
     return int(plain) if kinds.get(name) == "integer" and isinstance(plain, float) else plain
-
-
-def _plots(spec: ModelSpec, data: Prepared, challenger: Challenger, evaluation: Evaluation) -> Any:
-    holdout = data.split.holdout
-    time = holdout[spec.time] if spec.time else None
-    features, truth = conform(holdout, data.schema), holdout[spec.target].to_numpy()
-    return training_plots(challenger.pipeline, features, truth, evaluation.predicted, time=time)
 
 
 def _as_markdown(version: Version, manifest: Manifest, verdict: GateVerdict, path: str) -> str:

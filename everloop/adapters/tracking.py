@@ -75,11 +75,6 @@ class TrainingRun:
         )
         mlflow.log_input(dataset, context="training")
 
-    def log_figures(self, figures: Iterable[tuple[str, Any]]) -> None:
-        """Afterwards the run shows the figures under `plots/`."""
-        for name, figure in figures:
-            mlflow.log_figure(figure, f"plots/{name}.png")
-
     def log_profile(self, profile: bytes) -> None:
         """Afterwards the run keeps the reference profile."""
         with TemporaryDirectory() as scratch:
@@ -109,6 +104,12 @@ class TrainingRun:
         """The new registered version, with its tags."""
         made = mlflow.register_model(model_uri, self._spec.name, tags=tags)
         return self._registry.version(self._spec.name, str(made.version))
+
+
+def log_figures(registry: Registry, version: Version, figures: Iterable[tuple[str, Any]]) -> None:
+    """Afterwards the version's run shows the figures under `plots/`."""
+    for name, figure in figures:
+        registry.client.log_figure(version.run_id, figure, f"plots/{name}.png")
 
 
 def log_window(registry: Registry, decision: RetrainingDecision, *, artifacts: Path | None) -> None:

@@ -22,10 +22,9 @@ CHANGES = {
     'history = ["all", "180d"]': 'history = "all"',
     "trials = 6": "trials = 2",
     "max_iter = 150": "max_iter = 40",
-    "n_estimators = 30": "n_estimators = 5",
-    "holdout_rows = 336": "holdout_rows = 200",
-    "rows = 720": "rows = 100",
-    'cooldown = "14d"': 'cooldown = "1h"',
+    "holdout_rows = 240": "holdout_rows = 200",
+    "rows = 336": "rows = 100",
+    'cooldown = "90d"': 'cooldown = "1h"',
     'slices = ["season", "workingday"]': "slices = []",
 }
 
