@@ -26,6 +26,7 @@ CHANGES = {
     "rows = 336": "rows = 100",
     'cooldown = "90d"': 'cooldown = "1h"',
     'slices = ["season", "workingday"]': "slices = []",
+    "worst_allowed = 150.0": "worst_allowed = 5000.0",
 }
 
 
@@ -72,7 +73,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
         mlflow_port=ports[1],
         service_ports={MODEL: ports[2]},
         prefect_api_url=f"http://127.0.0.1:{ports[0]}/api",
-        lease_seconds=4,
+        lease_seconds=15,
         sweep_seconds=0,
         boot_seconds=120,
         verify_seconds=90,

@@ -93,8 +93,8 @@ def test_the_same_event_twice_starts_one_retraining(loop: Loop, store: DecisionS
 
 
 def _degrade(loop: Loop) -> None:
-    """Three windows of traffic whose labels are three times what the model learned."""
-    replay = loop.replay(loop.future.iloc[:300].assign(cnt=lambda rows: rows["cnt"] * 3))
+    """Six windows of traffic whose labels are three times what the model learned."""
+    replay = loop.replay(loop.future.iloc[:600].assign(cnt=lambda rows: rows["cnt"] * 3))
     while not replay.is_done:
         replay.send(50)
     replay.close()
