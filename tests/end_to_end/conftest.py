@@ -73,7 +73,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
         mlflow_port=ports[1],
         service_ports={MODEL: ports[2]},
         prefect_api_url=f"http://127.0.0.1:{ports[0]}/api",
-        lease_seconds=15,
+        lease_seconds=6,
         sweep_seconds=0,
         boot_seconds=120,
         verify_seconds=90,
