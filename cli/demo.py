@@ -114,7 +114,7 @@ class Story:
         return self._report
 
     def _say(self, text: str) -> None:
-        self._console.print(f"[dim]{self._replay.now:%Y-%m-%d}[/] {text}")
+        self._console.print(f"[dim]{self._replay.now:%Y-%m-%d}[/] {text}", soft_wrap=True)
 
     def _start_servers(self, stack: Stack) -> None:
         bar = self._progress.add_task("starting Prefect, worker, MLflow", total=None)

@@ -46,7 +46,8 @@ async def train(model: str, reason: str = "on demand", decision: str | None = No
                 version, drawing = challenge(spec, reason, decision)
             passed = version.tags["verdict"] == "pass"
             outcome = release_version(spec, version) if passed else _rejected(version)
-            claim.finish(outcome)
+            champion = registry().champion(model)
+            claim.finish(outcome, released=champion is not None and champion.number == version.number)
             if drawing is not None:
                 drawing.result()
     except DecisionTaken as exc:

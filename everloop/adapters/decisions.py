@@ -36,6 +36,7 @@ _table = sa.Table(
     sa.Column("renewed_at", sa.DateTime),
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("outcome", sa.String),
+    sa.Column("released", sa.Boolean, nullable=False, default=False),
 )
 _DIALECTS: dict[str, Any] = {"sqlite": sqlite, "postgresql": postgresql}
 
@@ -62,27 +63,19 @@ class DecisionStore:
             "window_end": decision.window.end,
             "window_id": decision.window.id,
             "action": decision.action,
-            "body": decision.model_dump_json(exclude={"outcome"}),
+            "body": decision.model_dump_json(exclude={"outcome", "released"}),
             "fired_at": _now() if fires else None,
         }
-        insert = self._insert(_table).values(id=decision.id, attempts=0, **values)
+        insert = self._insert(_table).values(id=decision.id, attempts=0, released=False, **values)
         upsert = insert.on_conflict_do_update(index_elements=["id"], set_=values, where=_table.c.fired_at.is_(None))
         with self._engine.begin() as connection:
             return bool(connection.execute(upsert).rowcount) and fires
 
     def list(self, model: str) -> Sequence[RetrainingDecision]:
         """Every decision about `model`, oldest window first."""
-        query = (
-            sa.select(_table.c.body, _table.c.outcome)
-            .where(_table.c.model == model)
-            .order_by(_table.c.window_end, _table.c.window_id)
-        )
+        query = sa.select(_table).where(_table.c.model == model).order_by(_table.c.window_end, _table.c.window_id)
         with self._engine.connect() as connection:
-            rows = connection.execute(query).all()
-        return [
-            RetrainingDecision.model_validate_json(body).model_copy(update={"outcome": outcome})
-            for body, outcome in rows
-        ]
+            return [_decision(row) for row in connection.execute(query)]
 
     def get(self, decision: str) -> RetrainingDecision:
         """The stored decision with this id.
@@ -91,14 +84,12 @@ class DecisionStore:
             EverloopError: there is none.
         """
         with self._engine.connect() as connection:
-            row = connection.execute(
-                sa.select(_table.c.body, _table.c.outcome).where(_table.c.id == decision)
-            ).one_or_none()
+            row = connection.execute(sa.select(_table).where(_table.c.id == decision)).one_or_none()
         if row is None:
             raise EverloopError(
                 f"decision {decision!r} is not stored in {self._engine.url!r}; `everloop decisions` lists those that are"
             )
-        return RetrainingDecision.model_validate_json(row.body).model_copy(update={"outcome": row.outcome})
+        return _decision(row)
 
     def fired_at(self, decision: str) -> datetime:
         """When a fired decision was stored.
@@ -152,12 +143,15 @@ class DecisionStore:
         with self._engine.begin() as connection:
             return bool(connection.execute(update).rowcount)
 
-    def finish(self, decision: str, by: str, outcome: str) -> bool:
-        """Afterwards the decision has an outcome; False if `by` does not hold it any more."""
+    def finish(self, decision: str, by: str, outcome: str, *, released: bool = False) -> bool:
+        """Afterwards the decision has an outcome; False if `by` does not hold it any more.
+
+        `released` says that a new version went live.
+        """
         update = (
             sa.update(_table)
             .where(_table.c.id == decision, _table.c.claimed_by == by, _table.c.outcome.is_(None))
-            .values(outcome=outcome)
+            .values(outcome=outcome, released=released)
         )
         with self._engine.begin() as connection:
             return bool(connection.execute(update).rowcount)
@@ -208,6 +202,11 @@ class DecisionStore:
         finally:
             stop.set()
             thread.join()
+
+
+def _decision(row: sa.Row[Any]) -> RetrainingDecision:
+    found = RetrainingDecision.model_validate_json(row.body)
+    return found.model_copy(update={"outcome": row.outcome, "released": row.released})
 
 
 def _dialect_of(url: str) -> str:

@@ -31,6 +31,7 @@ class RetrainingDecision(Frozen):
     drift: DriftReport
     performance: PerformanceReport
     outcome: str | None = None
+    released: bool = False
 
     @property
     def is_final(self) -> bool:
@@ -111,9 +112,7 @@ def _held_back(window: Window, policy: MonitorSpec, earlier: Sequence[Retraining
         return "in_flight", f"held back: the retraining of {in_flight[-1].id} is not finished"
     if fired:
         since = datetime.fromisoformat(window.end) - datetime.fromisoformat(fired[-1].window.end)
-        if since < parse_duration(policy.cooldown):
-            return (
-                "cooldown",
-                f"held back: the last retraining was decided {since} of event time ago, cooldown {policy.cooldown}",
-            )
+        pause = policy.cooldown if fired[-1].released else policy.retry_after or policy.cooldown
+        if since < parse_duration(pause):
+            return "cooldown", f"held back: the last retraining was decided {since} of event time ago, cooldown {pause}"
     return None

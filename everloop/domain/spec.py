@@ -332,6 +332,9 @@ class MonitorSpec(Table):
         "2 of 3", description="In how many of the last windows the same signal must stand."
     )
     cooldown: Duration = Field("6h", description="Event time after a retraining decision in which no other is made.")
+    retry_after: Duration | None = Field(
+        None, description="The same after a retraining whose challenger did not go live; default: the cooldown."
+    )
 
     @property
     def needed(self) -> int:
