@@ -37,6 +37,12 @@ def test_the_cooldown_runs_whatever_the_retraining_led_to_and_across_versions(ou
     assert take(13, "D", earlier=earlier, version="2").action == "retrain"
 
 
+@pytest.mark.parametrize(("released", "action"), [(True, "none"), (False, "retrain")])
+def test_a_rejected_challenger_is_retried_sooner_than_a_released_one_is_replaced(released: bool, action: str) -> None:
+    before = fired(10).model_copy(update={"released": released})
+    assert take(11, "D", earlier=[*seen("D"), before], retry_after="1d").action == action
+
+
 def test_the_newest_retraining_starts_the_cooldown() -> None:
     assert take(12, "D", earlier=[fired(1), *seen("D"), fired(10)]).reason_codes == ("degradation", "cooldown")
 
