@@ -76,7 +76,6 @@ def _settle(home: Path) -> Settings:
         prefect_api_url=f"http://127.0.0.1:{ports[0]}/api",
     )
     chosen.apply()
-    os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
     settings.cache_clear()
     return settings()
 
@@ -120,6 +119,7 @@ class Story:
         bar = self._progress.add_task("starting Prefect, worker, MLflow", total=None)
         stack.start()
         stack.deploy()
+        os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"  # of this process only: the servers have theirs
         asyncio.run(_pause_schedules())
         self._progress.remove_task(bar)
         self._say("the servers are up, the flows of prefect.yaml are deployed")

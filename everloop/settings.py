@@ -94,7 +94,7 @@ class Settings(BaseSettings):
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_URL": self.prefect_api,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_LOGGING_EXTRA_LOGGERS": "everloop",
             # each task makes a client, and each client loads 40 ms of certificates that plain HTTP has no use for
             "PREFECT_API_TLS_INSECURE_SKIP_VERIFY": json.dumps(self.prefect_api.startswith("http://")),

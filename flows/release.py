@@ -11,7 +11,7 @@ from everloop.adapters.registry import CHALLENGER, Version
 from everloop.domain.errors import PromotionRefused, RegistryError
 from everloop.domain.spec import ModelSpec
 from everloop.settings import settings
-from tasks.approve import approve
+from tasks.approve import approve, require_releasable
 from tasks.package import package
 from tasks.promote import promote, take_back
 from tasks.rehearse import rehearse
@@ -42,6 +42,7 @@ def release_version(spec: ModelSpec, candidate: Version, *, approved_by: str | N
     champion = registry().champion(spec.name)
     if champion and champion.number == candidate.number:
         return f"{candidate.label} is live: {verify(spec, candidate).detail}"
+    require_releasable(candidate)
     packaged = package(candidate)
     rehearse(spec, candidate, packaged)
     approval = approve(spec, candidate, approved_by)

@@ -22,27 +22,35 @@ class Approval(Frozen):
     by: str
 
 
-@step
-def approve(spec: ModelSpec, version: Version, approved_by: str | None) -> Approval:
-    """The approval of `version`. An undetermined verdict needs a person; a failed one is never approved.
+def require_releasable(version: Version) -> None:
+    """Return if the gates let `version` go live, by themselves or by a person's word.
 
     Raises:
         PromotionRefused: a gate failed, or the champion is not the one it was judged against.
     """
     verdict = version.tags.get("verdict", "none")
     if verdict not in ("pass", "undetermined"):
-        raise PromotionRefused(
-            f"{version.label}: its gates say {verdict}: {version.tags.get('verdict_reasons', 'never judged')}; train again"
-        )
-    champion = registry().champion(spec.name)
-    judged_against = version.tags.get("judged_against", "none")
-    now = champion.number if champion else "none"
+        reasons = version.tags.get("verdict_reasons", "never judged")
+        raise PromotionRefused(f"{version.label}: its gates say {verdict}: {reasons}; train again")
+    champion = registry().champion(version.model)
+    judged_against, now = version.tags.get("judged_against", "none"), champion.number if champion else "none"
     if judged_against != now:
         raise PromotionRefused(
-            f"{version.label} was judged against v{judged_against}, the champion is v{now}; train again to be judged against it"
+            f"{version.label} was judged against champion {judged_against}, now it is {now}; train again to be judged anew"
         )
+
+
+@step
+def approve(spec: ModelSpec, version: Version, approved_by: str | None) -> Approval:
+    """The approval of `version`; an undetermined verdict needs a person.
+
+    Raises:
+        PromotionRefused: it may not go live, whoever approves.
+    """
+    require_releasable(version)
     if approved_by:
         return Approval(status="approved", by=approved_by)
+    verdict = version.tags["verdict"]
     if verdict == "pass" and spec.gates.approval == "auto":
         return Approval(status="approved", by="gates")
     registry().set_alias(version, CHALLENGER)

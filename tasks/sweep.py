@@ -26,7 +26,7 @@ async def sweep(spec: ModelSpec) -> list[str]:
             continue
         found = store.get(decision)
         window = f"{found.window.start} to {found.window.end}"
-        run = await start_training(spec.name, reason=found.reason, decision=decision, window=window, attempt=attempts)
+        run = await start_training(spec.name, reason=found.headline, decision=decision, window=window, attempt=attempts)
         log.warning("nobody works on %s (%d runs so far): started flow run %s", decision, attempts, run)
         started.append(decision)
     return started

@@ -25,7 +25,7 @@ def emit_decision(decision: RetrainingDecision) -> None:
         resource=resource_of(decision.model),
         payload={
             "decision": decision.id,
-            "reason": decision.reason,
+            "reason": decision.headline,
             "reason_codes": list(decision.reason_codes),
             "window": f"{decision.window.start} to {decision.window.end}",
             "version": decision.version,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 MONITORING = "{model}.monitoring"
+TRAINING_VIEW = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens its page for GenAI
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -143,7 +144,7 @@ class Registry:
         if found is not None:
             return str(found.experiment_id)
         location = (artifacts / name).as_uri() if artifacts is not None else None
-        return str(self.client.create_experiment(name, artifact_location=location))
+        return str(self.client.create_experiment(name, artifact_location=location, tags=TRAINING_VIEW))
 
 
 def _version(item: Any) -> Version:

@@ -34,6 +34,11 @@ class RetrainingDecision(Frozen):
     released: bool = False
 
     @property
+    def headline(self) -> str:
+        """The first sentence of the reason: the signal that decided."""
+        return self.reason.split("; ")[0]
+
+    @property
     def is_final(self) -> bool:
         """False while the window's labels may still change the decision."""
         return self.action == "retrain" or self.performance.reason_code != "labels_missing"

@@ -129,3 +129,9 @@ def test_a_restart_decides_the_same_from_what_was_stored() -> None:
     stored = [RetrainingDecision.model_validate_json(decision.model_dump_json()) for decision in earlier]
     assert stored == earlier
     assert take(9, "D", "S", earlier=stored) == take(9, "D", "S", earlier=earlier)
+
+
+def test_the_headline_is_the_signal_that_decided() -> None:
+    decision = take(3, "D", "S", earlier=seen("D"))
+    assert decision.headline == "degradation stands in 2 of the last 3 windows: the loss rose"
+    assert len(decision.reason) > len(decision.headline)
