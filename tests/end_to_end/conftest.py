@@ -19,12 +19,12 @@ from everloop.settings import PROJECT, Settings
 MODEL = "bike-demand"
 SOURCE_ROWS = 1500
 CHANGES = {
-    'history = ["all", "180d"]': 'history = "all"',
+    'history = "180d"': 'history = "all"',
     "trials = 6": "trials = 2",
     "max_iter = 150": "max_iter = 40",
     "holdout_rows = 240": "holdout_rows = 200",
     "rows = 336": "rows = 100",
-    'cooldown = "90d"': 'cooldown = "1h"',
+    'cooldown = "130d"': 'cooldown = "1h"',
     'slices = ["season", "workingday"]': "slices = []",
     "worst_allowed = 150.0": "worst_allowed = 5000.0",
 }
