@@ -23,9 +23,9 @@ CHANGES = {
     "trials = 6": "trials = 2",
     "max_iter = 150": "max_iter = 40",
     "holdout_rows = 240": "holdout_rows = 200",
-    "rows = 336": "rows = 100",
-    'cooldown = "130d"': 'cooldown = "1h"',
-    'slices = ["season", "workingday"]': "slices = []",
+    "rows = 504": "rows = 100",
+    'cooldown = "90d"': 'cooldown = "1h"',
+    'slices = ["workingday"]': "slices = []",
     "worst_allowed = 150.0": "worst_allowed = 5000.0",
 }
 
