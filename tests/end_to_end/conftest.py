@@ -24,7 +24,7 @@ CHANGES = {
     "max_iter = 150": "max_iter = 40",
     "holdout_rows = 240": "holdout_rows = 200",
     "rows = 504": "rows = 100",
-    'cooldown = "90d"': 'cooldown = "1h"',
+    'cooldown = "120d"': 'cooldown = "1h"',
     'slices = ["workingday"]': "slices = []",
     "worst_allowed = 150.0": "worst_allowed = 5000.0",
 }
