@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     pinned: bool = Field(False, description="The service serves its own bento's version and follows no alias.")
     poll_seconds: float = Field(1.0, gt=0, description="How often a service looks at the champion alias.")
     verify_seconds: float = Field(45.0, ge=0, description="How long a release waits for the service to serve it.")
-    boot_seconds: float = Field(60.0, gt=0, description="How long a server may take to be ready.")
+    boot_seconds: float = Field(120.0, gt=0, description="How long a server may take to be ready.")
     lease_seconds: float = Field(60.0, gt=0, description="A claim that is not renewed for so long may be taken over.")
     sweep_seconds: float = Field(
         120.0, ge=0, description="Age at which an unclaimed decision is started by the next monitor."
