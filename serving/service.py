@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,7 @@ class Service:
 
     def __init__(self) -> None:
         logging.getLogger("everloop").setLevel(logging.INFO)
+        threading.Thread(target=_end_with, args=(os.getppid(),), name="parent watch", daemon=True).start()
         release = Release.model_validate_json(_FILE.read_bytes())
         here = settings()
         registry = Registry(here.mlflow)
@@ -54,6 +59,13 @@ class Service:
         _serving.open(self.swap, Capture(here.inference / release.model), Capture(here.labels / release.model))
         if not here.pinned:
             self.swap.follow()
+
+
+def _end_with(parent: int) -> None:
+    """End this worker once its parent is gone: a killed BentoML leaves workers in sessions of their own behind."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _load(version: Version) -> LoadedModel:
