@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from everloop.domain.pipelines import Configuration
+from everloop.domain.configuration import Configuration
 from everloop.domain.search import SearchResult, fit_configuration
 from everloop.domain.spec import ModelSpec
 from everloop.domain.splits import within_history

@@ -7,7 +7,7 @@ import logging
 from everloop.adapters.plots import training_plots
 from everloop.adapters.registry import Version
 from everloop.adapters.tracking import log_figures
-from everloop.domain.schema import conform
+from everloop.domain.frames import conform
 from everloop.domain.spec import ModelSpec
 from tasks.evaluate import Evaluation
 from tasks.fit import Challenger

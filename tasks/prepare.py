@@ -6,7 +6,8 @@ import logging
 from dataclasses import dataclass
 
 from everloop.adapters.sources import Snapshot
-from everloop.domain.schema import RowSchema, derive_schema
+from everloop.domain.frames import derive_schema
+from everloop.domain.schema import RowSchema
 from everloop.domain.spec import ModelSpec
 from everloop.domain.splits import Split, split_by_time
 from tasks.step import step

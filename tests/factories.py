@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 
 from everloop.adapters.model_files import MANIFEST_FILE, MODEL_FILE
+from everloop.domain.configuration import Configuration
 from everloop.domain.drift import DriftReport
+from everloop.domain.frames import conform, derive_schema
 from everloop.domain.manifest import Manifest, RecordedRequest
 from everloop.domain.metrics import row_losses, summarize
 from everloop.domain.performance import PerformanceReport
-from everloop.domain.pipelines import Configuration, build_pipeline, predict
+from everloop.domain.pipelines import build_pipeline, predict
 from everloop.domain.retraining import Action, RetrainingDecision, decision_id
-from everloop.domain.schema import conform, derive_schema
 from everloop.domain.spec import Kind, ModelSpec
 from everloop.domain.windows import Window
 from serving.runtime import RELEASE_FILE, LoadedModel, Release

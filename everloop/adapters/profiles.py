@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from everloop.domain.drift import ColumnSummary, ProfileSummary
-from everloop.domain.schema import MISSING, RowSchema, conform
+from everloop.domain.frames import conform
+from everloop.domain.schema import MISSING, RowSchema
 from everloop.domain.spec import PREDICTION
 
 KLL_K = 1024

@@ -17,11 +17,11 @@ from mlflow.models import infer_signature
 
 from everloop.adapters.model_files import MANIFEST_FILE
 from everloop.adapters.registry import MONITORING, Registry, Version
+from everloop.domain.frames import conform
 from everloop.domain.gates import GateVerdict
 from everloop.domain.manifest import Manifest
 from everloop.domain.pipelines import TRUSTED_TYPES
 from everloop.domain.retraining import RetrainingDecision
-from everloop.domain.schema import conform
 from everloop.domain.search import SearchResult
 from everloop.domain.spec import ModelSpec
 

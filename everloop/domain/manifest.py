@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from everloop.domain.configuration import Configuration
 from everloop.domain.metrics import LossSummary
-from everloop.domain.pipelines import Configuration
 from everloop.domain.schema import RowSchema
 from everloop.domain.spec import Frozen, Kind, MetricName, ServingSpec
 

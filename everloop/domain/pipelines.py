@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from everloop.domain.configuration import Configuration
 from everloop.domain.errors import SpecError
+from everloop.domain.frames import conform
 from everloop.domain.metrics import Predictions
-from everloop.domain.schema import RowSchema, canonical_category, conform
-from everloop.domain.spec import Frozen, ModelSpec, Scalar, values_of
+from everloop.domain.schema import RowSchema, canonical_category
+from everloop.domain.spec import ModelSpec, Scalar, values_of
 
 # What skops may build from a model file beyond its own defaults. Reviewed: these three hold numbers only.
 TRUSTED_TYPES = (
@@ -20,23 +22,6 @@ TRUSTED_TYPES = (
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
 )
-
-
-class Configuration(Frozen):
-    """One point of the search: an estimator, its parameters, and how far back it is trained."""
-
-    estimator: str
-    parameters: dict[str, Scalar] = {}
-    history: str = "all"
-
-    @property
-    def title(self) -> str:
-        """The class name and the parameters, in one line."""
-        values = ", ".join(
-            f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-            for name, value in self.parameters.items()
-        )
-        return f"{self.estimator.rsplit('.', 1)[-1]}({values}) on {self.history}"
 
 
 def check_parameters(spec: ModelSpec) -> None:

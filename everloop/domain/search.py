@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from everloop.domain.configuration import Configuration
 from everloop.domain.errors import SearchFailed
+from everloop.domain.frames import conform
 from everloop.domain.metrics import row_losses, score
-from everloop.domain.pipelines import Configuration, build_pipeline, predict_conformed
-from everloop.domain.schema import RowSchema, canonical_category, conform
+from everloop.domain.pipelines import build_pipeline, predict_conformed
+from everloop.domain.schema import RowSchema, canonical_category
 from everloop.domain.spec import Candidate, Choice, Frozen, ModelSpec, Range, Scalar
 from everloop.domain.splits import Split, within_history
 

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from everloop.domain.configuration import Configuration
 from everloop.domain.errors import SpecError
-from everloop.domain.pipelines import Configuration, build_pipeline, check_parameters, predict, predict_conformed
-from everloop.domain.schema import conform, derive_schema
+from everloop.domain.frames import conform, derive_schema
+from everloop.domain.pipelines import build_pipeline, check_parameters, predict, predict_conformed
 from everloop.domain.spec import ESTIMATORS_BY_KIND, Scalar
 from tests.domain.examples import LOGISTIC, RIDGE, a_history, a_spec
 

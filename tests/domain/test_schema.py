@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everloop.domain.errors import SchemaMismatch
-from everloop.domain.schema import MISSING, FeatureSchema, RowSchema, canonical_category, conform, derive_schema
+from everloop.domain.frames import conform, derive_schema
+from everloop.domain.schema import MISSING, FeatureSchema, RowSchema, canonical_category
 from tests.domain.examples import a_history, a_spec
 
 whole = st.integers(-(2**53), 2**53)

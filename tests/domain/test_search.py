@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from everloop.domain.configuration import Configuration
 from everloop.domain.errors import SearchFailed, SpecError
+from everloop.domain.frames import derive_schema
 from everloop.domain.metrics import row_losses, score
-from everloop.domain.pipelines import Configuration, check_parameters, predict
-from everloop.domain.schema import derive_schema
+from everloop.domain.pipelines import check_parameters, predict
 from everloop.domain.search import SearchResult, Trial, fit_configuration, search_configurations
 from everloop.domain.spec import ModelSpec
 from everloop.domain.splits import split_by_time, within_history
