@@ -268,13 +268,10 @@ def _window_score(decision: RetrainingDecision, errors: pd.DataFrame) -> WindowS
 
 def _predict_with_version(spec: ModelSpec, number: str, served: pd.DataFrame) -> pd.Series:
     """What version `number` says about the served rows."""
-    from everloop.adapters.model_files import MODEL_FILE, load_pipeline, read_manifest
     from everloop.domain.pipelines import predict
     from tasks.wiring import registry
 
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = registry().model_folder(registry().version(spec.name, number), Path(scratch))
-        manifest, pipeline = read_manifest(folder), load_pipeline(folder / MODEL_FILE)
+    manifest, pipeline = registry().load(registry().version(spec.name, number))
     names = manifest.row_schema.names
     features = served[[f"features.{name}" for name in names]].set_axis(names, axis=1)
     return pd.Series(predict(pipeline, features, manifest.row_schema).values, index=served.index)

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from everloop.domain.errors import EverloopError, SpecError
-from everloop.domain.spec import ModelSpec, parse_spec
+from everloop.domain.spec import ModelSpec, ServingSpec, parse_spec
 
 PROJECT = Path(__file__).resolve().parent.parent
 WORK_POOL = "everloop"
@@ -37,8 +37,23 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(5000, ge=1, le=65535, description="Port of the MLflow UI that `everloop up` starts.")
     service_ports: dict[str, int] = Field({}, description="Port of a model's service, over its spec's.")
     capture: Absolute | None = Field(None, description="Folder of captured predictions; default: home/inference.")
-    pinned: bool = Field(False, description="The service serves its own bento's version and follows no alias.")
+    serving: ServingSpec | None = Field(
+        None, description="Set by `everloop serve` for its workers: the `[serving]` of today's spec."
+    )
+    following: Absolute | None = Field(
+        None,
+        description="Set by `everloop serve` for its workers; without it a service serves its own bento's version.",
+    )
+    segment_bytes: int = Field(16_000_000, ge=1000, description="Size at which a capture segment is closed.")
+    segment_seconds: float = Field(3600.0, gt=0, description="Age at which a capture segment is closed.")
+    keep_days: float = Field(730.0, gt=0, description="Age at which captured rows and labels are deleted.")
+    keep_bytes: int = Field(
+        50_000_000_000,
+        ge=1,
+        description="Size of a model's captured rows, and of its labels, above which the oldest go.",
+    )
     poll_seconds: float = Field(1.0, gt=0, description="How often a service looks at the champion alias.")
+    refused_seconds: float = Field(30.0, gt=0, description="How long a service waits to try a refused version again.")
     verify_seconds: float = Field(45.0, ge=0, description="How long a release waits for the service to serve it.")
     boot_seconds: float = Field(120.0, gt=0, description="How long a server may take to be ready.")
     lease_seconds: float = Field(60.0, gt=0, description="A claim that is not renewed for so long may be taken over.")
@@ -82,6 +97,22 @@ class Settings(BaseSettings):
     def service_url(self, spec: ModelSpec) -> str:
         """The address of the service of `spec`."""
         return f"http://127.0.0.1:{self.port_of(spec)}"
+
+    def api_keys(self, serving: ServingSpec) -> tuple[str, ...]:
+        """The API keys that open a service, several during a rotation; none if the spec asks for none.
+
+        Raises:
+            EverloopError: the spec names a variable that holds no key.
+        """
+        if serving.api_key_env is None:
+            return ()
+        keys = tuple(key.strip() for key in os.environ.get(serving.api_key_env, "").split(",") if key.strip())
+        if not keys:
+            raise EverloopError(
+                f"serving.api_key_env is {serving.api_key_env} and that variable holds no key; set it to one or more keys, "
+                "separated by commas"
+            )
+        return keys
 
     def environment(self, *, threads: int = 1) -> dict[str, str]:
         """The whole environment for a process of ours: every tool at home in `home`, telemetry off, threads set."""

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-from pathlib import Path
 
 import pandas as pd
 from prefect import flow
 
-from everloop.adapters.model_files import read_manifest
-from everloop.adapters.registry import Version
 from everloop.adapters.sources import read_times
-from everloop.domain.manifest import Manifest
 from everloop.domain.retraining import RetrainingDecision, decision_id
 from everloop.domain.windows import cut_windows
 from everloop.settings import settings
@@ -42,18 +37,13 @@ async def monitor(model: str, at: str | None = None) -> list[RetrainingDecision]
     moment = read_times(pd.Series([at]), where="the parameter `at`").iloc[0] if at else None
     captured = collect(spec, moment)
     decided = {decision.id for decision in decisions().list(model) if decision.is_final}
-    manifest, reference, made = _manifest(champion), reference_profile(champion), []
-    for window, rows in cut_windows(
-        captured, spec.monitor.window, at=moment or pd.Timestamp.now("UTC").tz_localize(None)
-    ):
-        if decision_id(model, window) in decided:
-            continue
+    windows = cut_windows(captured, spec.monitor.window, at=moment or pd.Timestamp.now("UTC").tz_localize(None))
+    pending = [(window, rows) for window, rows in windows if decision_id(model, window) not in decided]
+    if not pending:
+        return []
+    manifest, reference, made = registry().manifest(champion), reference_profile(champion), []
+    for window, rows in pending:
         of_champion = rows[rows["model_version"] == champion.number]
         drift = compare(spec, reference, profile_window(spec, manifest.row_schema, window, of_champion))
         made.append(decide(spec, champion, window, drift, score(spec, manifest, of_champion)))
     return made
-
-
-def _manifest(champion: Version) -> Manifest:
-    with tempfile.TemporaryDirectory() as scratch:
-        return read_manifest(registry().model_folder(champion, Path(scratch)))

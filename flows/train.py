@@ -16,6 +16,7 @@ from tasks.analyze import analyze
 from tasks.check import check
 from tasks.claim import claimed
 from tasks.evaluate import evaluate
+from tasks.export import export
 from tasks.extract import extract
 from tasks.fit import fit
 from tasks.illustrate import illustrate
@@ -66,7 +67,10 @@ def challenge(spec: ModelSpec, reason: str, decision: str | None) -> tuple[Versi
     challenger = fit(spec, data, found)
     evaluation = evaluate(spec, data, challenger)
     verdict = validate(spec, evaluation)
-    version = register(spec, snapshot, data, found, challenger, evaluation, verdict, reason=reason, decision=decision)
+    exported = export(data, challenger, evaluation)
+    version = register(
+        spec, snapshot, data, found, challenger, evaluation, verdict, exported, reason=reason, decision=decision
+    )
     return version, in_background(illustrate, spec, data, challenger, evaluation, version)
 
 

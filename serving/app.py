@@ -1,176 +1,214 @@
-"""The ASGI application: POST /predict, POST /labels, GET /model. It knows HTTP and nothing of BentoML."""
+"""What a model's service answers: POST /predict, POST /labels, GET /model, GET /docs.json."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import orjson
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
+from everloop.domain.manifest import RUNTIMES
 from everloop.domain.metrics import Predictions
+from everloop.domain.spec import ServingSpec
 from serving.capture import Capture
-from serving.contract import BadRequest, Label, utc
-from serving.hotswap import HotSwap
-from serving.metrics import CAPTURE_LOST, LATENCY, REQUESTS, ROWS
-from serving.runtime import LoadedModel
+from serving.contract import BadRequest
+from serving.doors import Keys
+from serving.metrics import VersionMetrics, count_swap, show_lag
+from serving.models import LoadedModel
+from serving.openapi import describe_api
+from serving.plan import Plan, WorkerState
 
 log = logging.getLogger("everloop.serving")
 
+LARGE_ROWS = 500
+"""Requests of more rows are computed in a thread, so that small ones need not wait for them."""
+
+
+class Served(Protocol):
+    """The model that answers now, and what is known about it."""
+
+    @property
+    def since(self) -> datetime:
+        """When it began to answer."""
+
+    @property
+    def plan(self) -> Plan | None:
+        """What its workers were told, None if they follow nothing."""
+
+    @property
+    def current(self) -> LoadedModel:
+        """The model of this moment."""
+
+    def states(self) -> list[WorkerState]:
+        """What every worker does."""
+
 
 class Serving:
-    """What the handlers share: the model that answers, and where predictions and labels are kept."""
+    """What the handlers share. It is opened when the worker has its model, after the application is made."""
 
-    swap: HotSwap
-    _predictions: Capture
-    _labels: Capture
-    _lost_rows = 0
+    served: Served
+    limits: ServingSpec
+    keys: Keys
 
-    def open(self, swap: HotSwap, predictions: Capture, labels: Capture) -> None:
-        """Afterwards the handlers can answer; the application is mounted before the worker has its model."""
-        self.swap, self._predictions, self._labels = swap, predictions, labels
-
-    async def predict(self, request: Request) -> Response:
-        """POST /predict."""
-        started = time.perf_counter()
-        model = self.swap.current
-        rows = model.contract.rows(await _read_body(request, model.manifest.serving.max_body_bytes))
-        columns = model.contract.columns(rows)
-        predicted = model.predict(columns)
-        request_id = uuid4().hex
-        identifiers = [f"{request_id}-{position:06d}" for position in range(len(rows))]
-        self._keep(model, rows, columns, predicted, identifiers)
-        answer: dict[str, Any] = {
-            "predictions": predicted.values.tolist(),
-            "prediction_ids": identifiers,
-            "model_version": model.release.version,
+    def __init__(self) -> None:
+        self.routes: dict[str, dict[str, Callable[[bytes, str], Awaitable[bytes]]]] = {
+            "/predict": {"POST": self.predict},
+            "/labels": {"POST": self.label},
+            "/model": {"GET": self.model},
+            "/docs.json": {"GET": self.docs},
+            "/readyz": {"GET": self.ready},
         }
-        if predicted.probabilities is not None:
-            answer["probabilities"] = predicted.probabilities.tolist()
-            answer["classes"] = list(predicted.classes)
-        ROWS.labels(model.release.version).inc(len(rows))
-        LATENCY.labels(model.release.version).observe(time.perf_counter() - started)
-        return _json(answer)
+        self._metrics: dict[str, VersionMetrics] = {}
 
-    async def label(self, request: Request) -> Response:
-        """POST /labels; a label that cannot be kept is not accepted."""
-        model = self.swap.current
-        labels = model.contract.labels(await _read_body(request, model.manifest.serving.max_body_bytes))
-        now = datetime.now(UTC)
-        try:
-            self._labels.append([_label_line(label, now) for label in labels])
-        except OSError as exc:
-            log.exception("labels cannot be kept")
-            raise BadRequest(
-                f"the labels cannot be kept now ({exc.strerror}); send them again later", status=503
-            ) from exc
-        return _json({"accepted": len(labels)})
+    def open(self, served: Served, limits: ServingSpec, *, keys: Keys, predictions: Capture, labels: Capture) -> None:
+        """Afterwards the handlers can answer."""
+        self.served, self.limits, self.keys = served, limits, keys
+        self._predictions, self._labels = predictions, labels
 
-    async def model(self, _: Request) -> Response:
+    def metrics_of(self, model: LoadedModel) -> VersionMetrics:
+        """The series of the model's version."""
+        found = self._metrics.get(model.release.version)
+        if found is None:
+            found = self._metrics[model.release.version] = VersionMetrics(model)
+        return found
+
+    def count_error(self, kind: str) -> None:
+        """One request was refused, or failed."""
+        self.metrics_of(self.served.current).count_error(kind)
+
+    async def predict(self, body: bytes, request_id: str) -> bytes:
+        """POST /predict: decode, predict, keep, answer."""
+        started = time.perf_counter()
+        model = self.served.current
+        decoded = model.contract.decode(body)
+        rows = len(decoded.batch)
+        if rows > LARGE_ROWS:
+            predicted = await self._in_thread(model, decoded.batch)
+        else:
+            predicted = model.runtime.predict(decoded.batch)
+        prediction_id = uuid4().hex
+        answer = orjson.dumps(_answer(model, predicted, prediction_id, rows), option=orjson.OPT_SERIALIZE_NUMPY)
+        seconds = time.perf_counter() - started
+        self._predictions.keep(_captured(body, answer, request_id, seconds), rows)
+        self.metrics_of(model).count_answer(rows=rows, seconds=seconds, nulls=decoded.nulls, unseen=decoded.unseen)
+        return answer
+
+    async def label(self, body: bytes, request_id: str) -> bytes:
+        """POST /labels; labels that cannot be kept are not accepted."""
+        model = self.served.current
+        labels = model.contract.labels(body)
+        if not self._labels.keep(_captured(body, b"null", request_id, 0.0), len(labels)):
+            problem = self._labels.problem
+            raise BadRequest(f"the labels cannot be kept now ({problem}); send them again later", status=503)
+        self.metrics_of(model).labels.inc(len(labels))
+        return orjson.dumps({"accepted": len(labels)})
+
+    async def model(self, _: bytes, __: str) -> bytes:
         """GET /model."""
-        model, manifest = self.swap.current, self.swap.current.manifest
-        return _json(
+        model, manifest = self.served.current, self.served.current.manifest
+        plan, workers = self.served.plan, self.served.states()
+        refused = (plan and plan.refused) or next((state.refused for state in workers if state.refused), None)
+        captures = {"predictions": self._predictions, "labels": self._labels}
+        return orjson.dumps(
             {
                 "name": manifest.model,
                 "version": model.release.version,
-                "alias": "champion" if self.swap.is_following else None,
-                "serving_since": self.swap.since.isoformat(),
+                "alias": "champion" if plan is not None else None,
+                "serving_since": self.served.since.isoformat(),
                 "trained_from": manifest.trained_from,
                 "trained_until": manifest.trained_until,
+                "made_at": manifest.made_at.isoformat(),
                 "rows": manifest.rows,
                 "metrics": manifest.metrics,
                 "estimator": manifest.configuration.title,
-                "runtime": "scikit-learn",
+                "runtime": RUNTIMES[manifest.runtime],
+                "runtime_reason": manifest.runtime_reason,
                 "code": model.release.code,
-                "refused": self.swap.refused,
-                "capture": {"healthy": self._lost_rows == 0, "lost_rows": self._lost_rows},
+                "workers": [state.model_dump(mode="json") for state in workers],
+                "refused": refused.model_dump() if refused else None,
+                "registry_problem": plan.registry_problem if plan else None,
+                "capture": {name: _capture_health(capture) for name, capture in captures.items()},
+                **self._health(),
                 "schema": manifest.row_schema.model_dump(mode="json"),
             }
         )
 
-    def _keep(
-        self,
-        model: LoadedModel,
-        rows: Sequence[Any],
-        columns: dict[str, list[Any]],
-        predicted: Predictions,
-        identifiers: list[str],
-    ) -> None:
-        """Append one line a row; a full disk is counted and does not stop the answers."""
-        served_at = utc(datetime.now(UTC))
-        values = predicted.values.tolist()
-        lines = []
-        for position, row in enumerate(rows):
-            event_time = getattr(row, "event_time", None)
-            lines.append(
-                {
-                    "prediction_id": identifiers[position],
-                    "key": getattr(row, "key", None),
-                    "event_time": utc(event_time) if event_time else served_at,
-                    "served_at": served_at,
-                    "model_version": model.release.version,
-                    "features": {name: column[position] for name, column in columns.items()},
-                    "prediction": values[position],
-                    "probabilities": None
-                    if predicted.probabilities is None
-                    else predicted.probabilities[position].tolist(),
-                }
-            )
+    async def docs(self, _: bytes, __: str) -> bytes:
+        """GET /docs.json: the OpenAPI description of this model's service."""
+        return describe_api(self.served.current, self.limits)
+
+    async def ready(self, _: bytes, __: str) -> bytes:
+        """GET /readyz: ready, and in what health."""
+        return orjson.dumps(self._health())
+
+    def note_swap(self, model: LoadedModel) -> None:
+        """Count a swap; `model` answers from now on."""
+        count_swap(model.release.tag, "done")
+        log.info("swapped to v%s", model.release.version, extra={"event": "swapped", "version": model.release.version})
+
+    def show_signals(self) -> None:
+        """Keep the gauges current; never returns."""
+        shown = self.metrics_of(self.served.current)
+        while True:
+            now = self.metrics_of(self.served.current)
+            if now is not shown:
+                shown.hide_age()
+            shown = now
+            shown.show_age()
+            lag = max(self._predictions.lag_seconds, self._labels.lag_seconds)
+            show_lag(self.served.current.release.model, lag)
+            time.sleep(1)
+
+    def _health(self) -> dict[str, Any]:
+        problems = self.problems()
+        return {"health": "degraded" if problems else "healthy", "problems": problems}
+
+    def problems(self) -> list[str]:
+        """What is wrong while the service goes on answering; empty if nothing is."""
+        plan = self.served.plan
+        found = [
+            f"{name} are not kept: {capture.problem or 'the disk is slow'}"
+            for name, capture in (("predictions", self._predictions), ("labels", self._labels))
+            if capture.is_degraded
+        ]
+        if plan is not None and plan.registry_problem:
+            found.append(f"the registry cannot be read: {plan.registry_problem}")
+        return found
+
+    async def _in_thread(self, model: LoadedModel, batch: Any) -> Predictions:
         try:
-            self._predictions.append(lines)
-        except OSError:
-            self._lost_rows += len(lines)
-            CAPTURE_LOST.inc(len(lines))
-            log.exception("%d predictions could not be captured", len(lines))
+            async with asyncio.timeout(self.limits.timeout_seconds):
+                return await asyncio.to_thread(model.runtime.predict, batch)
+        except TimeoutError:
+            rule = f"the answer took more than {self.limits.timeout_seconds:g} s; send fewer rows"
+            raise BadRequest(rule, status=504, limit="serving.timeout_seconds") from None
 
 
-def build_app(serving: Serving) -> Starlette:
-    """The application over `serving`; every refusal is JSON with row, field and rule."""
-    return Starlette(
-        routes=[
-            Route("/predict", serving.predict, methods=["POST"]),
-            Route("/labels", serving.label, methods=["POST"]),
-            Route("/model", serving.model, methods=["GET"]),
-        ],
-        exception_handlers={BadRequest: _refuse, Exception: _fail},
-    )
+def _answer(model: LoadedModel, predicted: Predictions, prediction_id: str, rows: int) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "predictions": predicted.values if predicted.probabilities is None else predicted.values.tolist(),
+        "prediction_ids": [f"{prediction_id}-{position:06d}" for position in range(rows)],
+        "model_version": model.release.version,
+    }
+    if predicted.probabilities is not None:
+        answer["probabilities"] = predicted.probabilities
+        answer["classes"] = predicted.classes
+    return answer
 
 
-async def _refuse(_: Request, exc: Exception) -> Response:
-    assert isinstance(exc, BadRequest)
-    REQUESTS.labels(str(exc.status)).inc()
-    return _json(exc.detail, exc.status)
+def _captured(body: bytes, answer: bytes, request_id: str, seconds: float) -> bytes:
+    """One line: what was asked and what was answered, as they went over the wire."""
+    now = datetime.now(UTC).replace(tzinfo=None).isoformat()
+    head = f'{{"at":"{now}","request_id":"{request_id}","ms":{seconds * 1000:.3f},"answer":'
+    # JSON has no line breaks inside of values: those of the body are between them
+    asked = body.replace(b"\n", b" ") if b"\n" in body else body
+    return b"".join((head.encode(), answer, b',"request":', asked, b"}\n"))
 
 
-async def _fail(_: Request, exc: Exception) -> Response:
-    log.error("unexpected error", exc_info=exc)
-    REQUESTS.labels("500").inc()
-    rule = "the service failed on this request; its log says why"
-    return _json({"error": {"row": None, "field": None, "rule": rule}}, 500)
-
-
-async def _read_body(request: Request, limit: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise BadRequest(f"the body is larger than {limit} bytes; split the request", status=413)
-    return bytes(body)
-
-
-def _label_line(label: Label, now: datetime) -> dict[str, Any]:
-    observed = utc(label.observed_at or now)
-    return {"prediction_id": label.prediction_id, "key": label.key, "label": label.label, "observed_at": observed}
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    if status == 200:
-        REQUESTS.labels("200").inc()
-    return Response(orjson.dumps(content), status_code=status, media_type="application/json")
+def _capture_health(capture: Capture) -> dict[str, Any]:
+    return {"healthy": not capture.is_degraded, "problem": capture.problem, "lost": capture.lost}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -12,46 +11,58 @@ import tempfile
 from importlib.metadata import version as installed
 from pathlib import Path
 
-from everloop.adapters.model_files import MANIFEST_FILE, MODEL_FILE
+from everloop.adapters.model_files import MANIFEST_FILE, MODEL_FILE, ONNX_FILE, find_file, read_manifest
 from everloop.domain.errors import ServingRefused
-from everloop.domain.manifest import Manifest
-from serving.runtime import RELEASE_FILE, Release
+from serving.models import RELEASE_FILE, Release
 
 PROJECT = Path(__file__).resolve().parent.parent
-SOURCES = ("serving", "everloop")
-PACKAGES = (
-    "bentoml", "mlflow", "msgspec", "numpy", "orjson", "pandas", "prometheus-client", "pydantic", "pydantic-settings",
-    "scikit-learn", "scipy", "skops", "starlette", "uvicorn",
+SERVING = (
+    "app", "capture", "contract", "doors", "following", "front", "logs", "metrics", "models", "openapi", "plan", "service",
 )  # fmt: skip
+DOMAIN = ("batch", "configuration", "errors", "frames", "manifest", "metrics", "pipelines", "schema", "spec")
+SOURCES = (
+    "serving/__init__.py", *(f"serving/{name}.py" for name in SERVING),
+    "everloop/__init__.py", "everloop/settings.py",
+    "everloop/domain/__init__.py", *(f"everloop/domain/{name}.py" for name in DOMAIN),
+    "everloop/adapters/__init__.py", "everloop/adapters/model_files.py", "everloop/adapters/onnx_runtime.py",
+)  # fmt: skip
+"""What a worker imports; a change in anything else needs no new bento."""
+PACKAGES = ("bentoml", "msgspec", "numpy", "orjson", "prometheus-client", "pydantic", "pydantic-settings", "uvicorn")
+RUNTIME_PACKAGES = {"onnx": ("onnxruntime",), "native": ("pandas", "scikit-learn", "scipy", "skops")}
 
 
-def pins() -> list[str]:
-    """What a served model needs, at the versions installed here."""
-    return [f"{name}=={installed(name)}" for name in PACKAGES]
+def pins(runtime: str) -> list[str]:
+    """What a model with this runtime needs to be served, at the versions installed here."""
+    return [f"{name}=={installed(name)}" for name in (*PACKAGES, *RUNTIME_PACKAGES[runtime])]
 
 
-def digest_code() -> str:
+def digest_code(runtime: str) -> str:
     """The digest of the serving code and its pins: versions with equal digests may be swapped in one process."""
-    digest = hashlib.sha256("\n".join(pins()).encode())
+    digest = hashlib.sha256("\n".join(pins(runtime)).encode())
     for path in _source_files():
         digest.update(f"\0{path.relative_to(PROJECT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def build_bento(manifest: Manifest, version: str, model_file: Path, *, environment: dict[str, str]) -> Release:
-    """The release of a version, now in the bento store of `environment`; built again if the code has changed since.
+def build_bento(folder: Path, version: str, *, environment: dict[str, str]) -> Release:
+    """The release of the version whose files are in `folder`, in the bento store; built again if the code has changed since.
 
     Needs no network. Raises:
         ServingRefused: BentoML cannot build it.
     """
     import bentoml
 
-    release = Release(model=manifest.model, version=version, code=digest_code())
+    manifest = read_manifest(folder)
+    release = Release(model=manifest.model, version=version, code=digest_code(manifest.runtime))
+    name = ONNX_FILE if manifest.runtime == "onnx" else MODEL_FILE
+    model_file = find_file(folder, name)
+    if model_file is None:
+        raise ServingRefused(f"{release.tag}: the registry holds no {name} for it; train again")
     files = {MANIFEST_FILE: manifest.model_dump_json(), RELEASE_FILE: release.model_dump_json()}
     if _is_built(release):
         return release
-    with tempfile.TemporaryDirectory(prefix="everloop-build-") as folder:
-        context = Path(folder)
+    with tempfile.TemporaryDirectory(prefix="everloop-build-") as scratch:
+        context = Path(scratch)
         for path in _source_files():
             target = context / path.relative_to(PROJECT)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -59,24 +70,24 @@ def build_bento(manifest: Manifest, version: str, model_file: Path, *, environme
         (context / "service.json").write_text(
             json.dumps({"model": manifest.model, "workers": manifest.serving.workers})
         )
-        for name, text in files.items():
-            (context / name).write_text(text)
+        for other, text in files.items():
+            (context / other).write_text(text)
         _delete_if_there(release.tag)
         with bentoml.models.create(release.tag, labels={"code": release.code}) as stored:
-            shutil.copy(model_file, stored.path_of(MODEL_FILE))
-            for name, text in files.items():
-                Path(stored.path_of(name)).write_text(text)
-        _run_build(release, context, environment)
+            shutil.copy(model_file, stored.path_of(name))
+            for other, text in files.items():
+                Path(stored.path_of(other)).write_text(text)
+        _run_build(release, manifest.runtime, context, environment)
     return release
 
 
-def _run_build(release: Release, context: Path, environment: dict[str, str]) -> None:
+def _run_build(release: Release, runtime: str, context: Path, environment: dict[str, str]) -> None:
     """Build in a process of its own: this one has other modules called `serving` in memory."""
     program = (
         "import bentoml, sys\n"
         f"bentoml.build('serving.service:Service', name={release.model!r}, version='v{release.version}', build_ctx='.', "
         f"include=['**/*.py', '*.json'], labels={{'code': {release.code!r}}}, models=[{release.tag!r}], "
-        f"python={{'packages': {pins()!r}, 'lock_packages': False}})\n"
+        f"python={{'packages': {pins(runtime)!r}, 'lock_packages': False}})\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=context, env=environment, capture_output=True, text=True, check=False
@@ -109,5 +120,4 @@ def _delete_if_there(tag: str) -> None:
 
 
 def _source_files() -> list[Path]:
-    found = [path for top in SOURCES for path in (PROJECT / top).rglob("*.py") if "__pycache__" not in path.parts]
-    return sorted(found, key=os.fspath)
+    return [PROJECT / name for name in SOURCES]

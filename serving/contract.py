@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 
-from everloop.domain.schema import FeatureSchema, RowSchema
+from everloop.domain.batch import Batch
+from everloop.domain.schema import MAX_LISTED_CATEGORIES, MISSING, FeatureSchema, RowSchema, canonical_category
 
 _PATH = re.compile(r"^(?P<rule>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
 _ROW = re.compile(r"^\.(?:rows|labels)\[(?P<row>\d+)\](?:\.(?P<field>.+))?$")
@@ -20,15 +23,28 @@ _NAMED = re.compile(r"field `(?P<field>[^`]+)`")
 Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Number = Annotated[float, msgspec.Meta(ge=-3.4e38, le=3.4e38)]
 YEARS = (1900, 2200)
+_STRICT: dict[str, Any] = {"forbid_unknown_fields": True, "gc": False}
 
 
 class BadRequest(Exception):
-    """The request breaks the contract; carries the HTTP status and what the client should mend."""
+    """The request breaks the contract; carries the HTTP status and what the client should mend.
 
-    def __init__(self, rule: str, *, status: int = 400, row: int | None = None, field: str | None = None) -> None:
+    `limit` names the setting that was exceeded, if it was one.
+    """
+
+    def __init__(
+        self,
+        rule: str,
+        *,
+        status: int = 400,
+        row: int | None = None,
+        field: str | None = None,
+        limit: str | None = None,
+    ) -> None:
         super().__init__(rule)
         self.status = status
-        self.detail = {"error": {"row": row, "field": field, "rule": rule}}
+        self.kind = limit or ("contract" if status == 400 else "refused")
+        self.detail = {"row": row, "field": field, "rule": rule} | ({"limit": limit} if limit else {})
 
 
 class Label(msgspec.Struct, forbid_unknown_fields=True):
@@ -46,57 +62,79 @@ class LabelRequest(msgspec.Struct, forbid_unknown_fields=True):
     labels: list[Label]
 
 
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The rows of one request: as arrays, and what was counted on the way."""
+
+    batch: Batch
+    nulls: int
+    unseen: int
+
+
 class Contract:
     """Decodes and validates the bodies of one model version."""
 
     def __init__(self, schema: RowSchema, *, max_rows: int) -> None:
         self.schema = schema
         self.max_rows = max_rows
-        self._attributes = {feature.name: f"f{position}" for position, feature in enumerate(schema.features)}
-        fields: list[Any] = [(self._attributes[feature.name], _type_of(feature)) for feature in schema.features]
-        rename = {attribute: name for name, attribute in self._attributes.items()}
-        for attribute, name, kind in (
-            ("event_time", schema.time, datetime),
-            ("key", schema.key, Whole if schema.key_type == "integer" else str),
-        ):
-            if name is not None:
-                fields.append((attribute, kind | None, None))
-                rename[attribute] = name
-        row = msgspec.defstruct("Row", fields, rename=rename, forbid_unknown_fields=True)
-        request = msgspec.defstruct("PredictRequest", [("rows", list[row])], forbid_unknown_fields=True)  # type: ignore[valid-type]
-        self._rows = msgspec.json.Decoder(request)
+        self.row_type = _row_type(schema)
+        self.request_type = msgspec.defstruct("PredictRequest", [("rows", list[self.row_type])], **_STRICT)  # type: ignore[name-defined]
+        self._columns = [_Categorical(feature) for feature in schema.categorical]
+        self._numbers = len(schema.numeric)
+        self._has_nulls = any(feature.nullable for feature in schema.features)
+        self._rows = msgspec.json.Decoder(self.request_type)
         self._labels = msgspec.json.Decoder(LabelRequest)
 
-    def rows(self, body: bytes) -> Sequence[Any]:
+    def decode(self, body: bytes) -> Decoded:
         """The rows of a POST /predict body, at least one and at most `max_rows`.
 
         Raises:
             BadRequest: names the row, the field and the rule.
         """
-        rows: Sequence[Any] = _decode(self._rows, body).rows
+        rows: list[Any] = _decode(self._rows, body).rows
         if not rows:
             raise BadRequest("rows is empty; send at least one row")
         if len(rows) > self.max_rows:
-            raise BadRequest(f"{len(rows)} rows, at most {self.max_rows} are allowed in one request; split it")
+            rule = f"{len(rows)} rows, at most {self.max_rows} are allowed in one request; split it"
+            raise BadRequest(rule, status=413, limit="serving.max_rows")
         if self.schema.time is not None:
             for position, row in enumerate(rows):
                 _check_year(row.event_time, position, self.schema.time)
-        return rows
+        return self._as_arrays(rows)
 
     def labels(self, body: bytes) -> Sequence[Label]:
-        """The labels of a POST /labels body.
+        """The labels of a POST /labels body, at least one and at most `max_rows`.
 
         Raises:
             BadRequest: names the row, the field and the rule.
         """
         labels: Sequence[Label] = _decode(self._labels, body).labels
+        if not labels:
+            raise BadRequest("labels is empty; send at least one label")
+        if len(labels) > self.max_rows:
+            rule = f"{len(labels)} labels, at most {self.max_rows} are allowed in one request; split it"
+            raise BadRequest(rule, status=413, limit="serving.max_rows")
         for position, label in enumerate(labels):
             self._check_label(position, label)
         return labels
 
-    def columns(self, rows: Sequence[Any]) -> dict[str, list[Any]]:
-        """The features of `rows` by name, in the schema's order, each a list of n values."""
-        return {name: [getattr(row, attribute) for row in rows] for name, attribute in self._attributes.items()}
+    def _as_arrays(self, rows: list[Any]) -> Decoded:
+        columns = list(zip(*map(msgspec.structs.astuple, rows), strict=True))
+        numeric = np.empty((len(rows), self._numbers), dtype=np.float32)
+        for at in range(self._numbers):
+            numeric[:, at] = columns[at]
+        categorical = np.empty((len(rows), len(self._columns)), dtype=object)
+        nulls = int(np.count_nonzero(np.isnan(numeric))) if self._has_nulls else 0
+        unseen = 0
+        for at, column in enumerate(self._columns):
+            values = column.texts(columns[self._numbers + at])
+            categorical[:, at] = values
+            if not column.known.issuperset(values):
+                strange = [value for value in values if value not in column.known]
+                absent = strange.count(MISSING)
+                nulls += absent
+                unseen += len(strange) - absent if column.is_complete else 0
+        return Decoded(Batch(numeric, categorical), nulls, unseen)
 
     def _check_label(self, position: int, label: Label) -> None:
         if (label.prediction_id is None) == (label.key is None):
@@ -115,9 +153,32 @@ class Contract:
             raise BadRequest(f"expected {expected}, got {type(label.label).__name__}", row=position, field="label")
 
 
-def utc(moment: datetime) -> str:
-    """`moment` as ISO text in UTC; a time without a zone is UTC."""
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None).isoformat()
+class _Categorical:
+    """One categorical column: how its values become texts, and which were seen in training."""
+
+    def __init__(self, feature: FeatureSchema) -> None:
+        self.known = frozenset(feature.categories)
+        self.is_complete = len(feature.categories) < MAX_LISTED_CATEGORIES
+        self._is_text = feature.type == "text" and not feature.nullable
+
+    def texts(self, values: Sequence[Any]) -> Sequence[str]:
+        """The canonical text of each value."""
+        return values if self._is_text else [canonical_category(value) for value in values]
+
+
+def _row_type(schema: RowSchema) -> Any:
+    """A struct with the numeric features first, then the categorical ones, then event time and key."""
+    features = (*schema.numeric, *schema.categorical)
+    fields: list[Any] = [(f"f{position}", _type_of(feature)) for position, feature in enumerate(features)]
+    rename = {f"f{position}": feature.name for position, feature in enumerate(features)}
+    for attribute, name, kind in (
+        ("event_time", schema.time, datetime),
+        ("key", schema.key, Whole if schema.key_type == "integer" else str),
+    ):
+        if name is not None:
+            fields.append((attribute, kind | None, None))
+            rename[attribute] = name
+    return msgspec.defstruct("Row", fields, rename=rename, **_STRICT)
 
 
 def _check_year(moment: datetime | None, row: int, field: str) -> None:

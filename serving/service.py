@@ -1,28 +1,32 @@
-"""The BentoML service: hosts the ASGI application, one model a bento.
+"""The BentoML service: hosts the front, one model a bento.
 
-`release.json` and `manifest.json` beside the packages say which; they are written by serving/build.py.
+`release.json` and `manifest.json` beside the packages say which model; they are written by serving/build.py.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import bentoml
 
-from everloop.adapters.registry import Registry, Version
-from everloop.settings import settings
-from serving.app import Serving, build_app
-from serving.capture import Capture
-from serving.hotswap import HotSwap, stored_model_folder
-from serving.metrics import SWAPS
-from serving.runtime import RELEASE_FILE, LoadedModel, Release, load_model
+from everloop.domain.errors import ServingRefused
+from everloop.settings import Settings, settings
+from serving.app import Serving
+from serving.capture import Capture, Segments
+from serving.doors import Keys
+from serving.following import Fixed, Following
+from serving.front import App, Front
+from serving.logs import log_as_json
+from serving.metrics import count_lost, count_swap, observe_preparation
+from serving.models import RELEASE_FILE, LoadedModel, Release, load_model
+from serving.plan import PlanFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 _FILE = ROOT / RELEASE_FILE
@@ -32,33 +36,79 @@ _CONFIG: dict[str, Any] = json.loads((ROOT / "service.json").read_text()) if (RO
 _serving = Serving()
 
 
-@bentoml.asgi_app(build_app(_serving), path="/")
+class Hosted(bentoml.Service[Any]):
+    """A BentoML service whose workers have our front before BentoML's own application.
+
+    BentoML's middleware costs more than a prediction; health, metrics and the documentation's page still pass through it.
+    """
+
+    __slots__ = ()
+
+    def to_asgi(self, is_main: bool = True) -> App:
+        """The application that a worker serves."""
+        return Front(
+            super().to_asgi(is_main),
+            _serving.routes,
+            serving=lambda: _serving.limits,
+            keys=lambda: _serving.keys,
+            on_error=_serving.count_error,
+        )
+
+
 @bentoml.service(
     name=_CONFIG.get("model", "everloop"),
     workers=_CONFIG.get("workers", 1),
-    traffic={"timeout": 30},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
+    service_class=Hosted,
 )
 class Service:
-    """Loads its bento's version, then follows the champion alias (unless pinned)."""
+    """Serves its bento's version, or follows the plan of the `everloop serve` that started it."""
 
     def __init__(self) -> None:
-        logging.getLogger("everloop").setLevel(logging.INFO)
-        threading.Thread(target=_end_with, args=(os.getppid(),), name="parent watch", daemon=True).start()
-        release = Release.model_validate_json(_FILE.read_bytes())
-        here = settings()
-        registry = Registry(here.mlflow)
-        self.swap = HotSwap(
-            load_model(Path(bentoml.models.get(release.tag).path)),
-            champion=lambda: registry.champion(release.model),
-            load=_load,
-            poll_seconds=here.poll_seconds,
-            on_swap=lambda result: SWAPS.labels(result).inc(),
+        log_as_json()
+        _in_thread(_end_with, os.getppid())
+        here, release = settings(), Release.model_validate_json(_FILE.read_bytes())
+        served = _follow(here, here.following) if here.following else Fixed(_load(release.tag, here))
+        limits = here.serving or served.current.manifest.serving
+        _serving.open(
+            served,
+            limits,
+            keys=Keys(here.api_keys(limits)),
+            predictions=_capture(here, here.inference / release.model, "predictions", release.model),
+            labels=_capture(here, here.labels / release.model, "labels", release.model),
         )
-        _serving.open(self.swap, Capture(here.inference / release.model), Capture(here.labels / release.model))
-        if not here.pinned:
-            self.swap.follow()
+        _in_thread(_serving.show_signals)
+
+
+def _follow(here: Settings, folder: Path) -> Following:
+    following = Following(
+        PlanFolder(folder),
+        load=lambda tag: _load(tag, here),
+        on_prepared=observe_preparation,
+        on_swap=_serving.note_swap,
+        on_refused=lambda tag: count_swap(tag, "refused"),
+    )
+    following.follow()
+    return following
+
+
+def _load(tag: str, here: Settings) -> LoadedModel:
+    try:
+        folder = Path(bentoml.models.get(tag).path)
+    except bentoml.exceptions.NotFound as exc:
+        model = tag.partition(":")[0]
+        raise ServingRefused(f"{tag} is not in the bento store; run `prefect deployment run release/{model}`") from exc
+    return load_model(folder, here.serving)
+
+
+def _capture(here: Settings, folder: Path, kind: str, model: str) -> Capture:
+    segments = Segments(folder, max_bytes=here.segment_bytes, max_seconds=here.segment_seconds)
+    return Capture(segments, on_lost=lambda items: count_lost(model, kind, items))
+
+
+def _in_thread(target: Callable[..., None], *arguments: Any) -> None:
+    threading.Thread(target=target, args=arguments, name=target.__name__, daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
@@ -66,7 +116,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _load(version: Version) -> LoadedModel:
-    return load_model(stored_model_folder(version))

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from everloop.adapters.model_files import MODEL_FILE, load_pipeline, read_manifest
 from everloop.adapters.registry import Version
 from everloop.domain.gates import HoldoutScores
 from everloop.domain.metrics import Predictions, row_losses, score, trivial_predictions
@@ -60,9 +57,7 @@ def evaluate(spec: ModelSpec, data: Prepared, challenger: Challenger) -> Evaluat
 def _score_champion(spec: ModelSpec, data: Prepared, champion: Version) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The champion's losses on the holdout and which rows are fresh to it; nothing if it needs columns that are gone."""
     holdout = data.split.holdout
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = registry().model_folder(champion, Path(scratch))
-        manifest, pipeline = read_manifest(folder), load_pipeline(folder / MODEL_FILE)
+    manifest, pipeline = registry().load(champion)
     if not set(manifest.row_schema.names) <= set(holdout.columns):
         return None, None
     predicted = predict(pipeline, holdout, manifest.row_schema)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
@@ -13,8 +14,9 @@ from everloop.adapters.registry import CHALLENGER, Version
 from everloop.adapters.sources import Snapshot
 from everloop.adapters.tracking import TrainingRun, code_tags
 from everloop.domain.gates import GateVerdict
-from everloop.domain.manifest import Manifest, RecordedRequest
+from everloop.domain.manifest import RUNTIMES, Manifest, RecordedRequest
 from everloop.domain.metrics import Predictions, score
+from everloop.domain.parity import ParityReport
 from everloop.domain.pipelines import predict
 from everloop.domain.schema import RowSchema
 from everloop.domain.search import SearchResult
@@ -22,6 +24,7 @@ from everloop.domain.spec import ModelSpec
 from everloop.domain.splits import end_of
 from everloop.settings import PROJECT, settings
 from tasks.evaluate import Evaluation
+from tasks.export import Exported
 from tasks.fit import Challenger
 from tasks.prepare import Prepared
 from tasks.step import step
@@ -30,6 +33,7 @@ from tasks.wiring import registry
 log = logging.getLogger("everloop.register")
 
 RECORDED_ROWS = 200
+NATIVE_TOLERANCE = 1e-6
 
 
 @step
@@ -41,21 +45,22 @@ def register(
     challenger: Challenger,
     evaluation: Evaluation,
     verdict: GateVerdict,
+    exported: Exported,
     *,
     reason: str,
     decision: str | None,
 ) -> Version:
     """The registered version; alias `challenger` if it passed its gates. A refused one is kept too, for the record."""
     here = settings()
-    manifest = _manifest(spec, snapshot, data, challenger, evaluation, verdict)
+    manifest = _manifest(spec, snapshot, data, challenger, evaluation, verdict, exported.parity)
     artifacts = None if here.mlflow_uri else here.home / "mlartifacts"
     name = f"{end_of(challenger.rows, spec.time)} {reason}"[:120]
     with TrainingRun(registry(), here.mlflow, spec, artifacts=artifacts, name=name) as run:
-        run.log(manifest, found, verdict)
+        run.log(manifest, found, verdict, exported.parity)
         run.log_dataset(snapshot.rows, snapshot.path, snapshot.digest)
         predictions = predict(challenger.pipeline, challenger.rows, data.schema).values
         run.log_profile(profile_rows(challenger.rows, data.schema, predictions=predictions))
-        uri = run.log_model(challenger.pipeline, manifest, data.split.holdout.tail(5))
+        uri = run.log_model(challenger.pipeline, exported.onnx, manifest, data.split.holdout.tail(5))
         version = run.register(
             uri,
             {
@@ -65,6 +70,8 @@ def register(
                 "data_digest": snapshot.digest,
                 "training_window": f"{manifest.trained_from} to {manifest.trained_until}",
                 "trained_until": manifest.trained_until,
+                "runtime": manifest.runtime,
+                "runtime_reason": manifest.runtime_reason[:5000],
                 "reason": reason[:5000],
                 "decision": decision or "none",
                 "flow_run": current_run_id("none"),
@@ -90,6 +97,7 @@ def _manifest(
     challenger: Challenger,
     evaluation: Evaluation,
     verdict: GateVerdict,
+    parity: ParityReport,
 ) -> Manifest:
     metric = spec.gates.metric
     scores = {
@@ -109,9 +117,13 @@ def _manifest(
         trained_from=end_of(challenger.rows.iloc[:1], spec.time),
         trained_until=end_of(data.split.known, spec.time),
         rows=len(challenger.rows),
+        made_at=datetime.now(UTC),
         snapshot=snapshot.digest,
         serving=spec.serving,
         rehearsal=recorded_requests(data.split.holdout, data.schema, evaluation.predicted),
+        runtime="onnx" if parity.passed else "native",
+        runtime_reason=parity.reason,
+        tolerance=parity.allowed_difference if parity.passed and parity.allowed_difference else NATIVE_TOLERANCE,
     )
 
 
@@ -146,5 +158,6 @@ def _as_markdown(version: Version, manifest: Manifest, verdict: GateVerdict, pat
     return (
         f"# {version.label}: {verdict.verdict}\n\n{'; '.join(verdict.reasons)}\n\n"
         f"{manifest.configuration.title}, fitted on {manifest.rows:,} rows, {manifest.trained_from} to {manifest.trained_until}.\n\n"
+        f"Served by {RUNTIMES[manifest.runtime]}: {manifest.runtime_reason}.\n\n"
         f"| on the holdout | |\n|---|---|\n{numbers}\n\n[The run in MLflow]({address})\n"
     )

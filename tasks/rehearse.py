@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
 import httpx
 import numpy as np
 
-from everloop.adapters.model_files import read_manifest
 from everloop.adapters.orchestrator import show_markdown
 from everloop.adapters.registry import Version
-from everloop.adapters.service import running_service
+from everloop.adapters.service import authorization, running_service
 from everloop.domain.errors import RehearsalFailed
 from everloop.domain.manifest import Manifest, RecordedRequest
 from everloop.domain.spec import Frozen, ModelSpec
 from everloop.settings import settings
-from serving.runtime import Release, differences
+from serving.models import Release, differences
 from tasks.step import step
 from tasks.wiring import registry
 
@@ -46,13 +45,19 @@ def rehearse(spec: ModelSpec, version: Version, release: Release) -> Rehearsal:
     """
     here = settings()
     with tempfile.TemporaryDirectory(prefix="everloop-rehearsal-") as scratch:
-        manifest = read_manifest(registry().model_folder(version, Path(scratch) / "model"))
-        environment = here.environment() | {"EVERLOOP_PINNED": "true", "EVERLOOP_CAPTURE": f"{scratch}/inference"}
+        manifest = registry().manifest(version)
+        environment = here.environment() | {
+            "EVERLOOP_CAPTURE": f"{scratch}/inference",
+            "EVERLOOP_SERVING": spec.serving.model_dump_json(),
+        }
         log_file = here.home / "logs" / "rehearsal" / f"{release.tag.replace(':', '-')}.log"
         started = time.monotonic()
-        with running_service(release.tag, environment=environment, log=log_file, boot_seconds=here.boot_seconds) as url:
+        keys = here.api_keys(spec.serving)
+        with running_service(
+            release.tag, environment=environment, log=log_file, boot_seconds=here.boot_seconds, keys=keys
+        ) as url:
             boot_seconds = time.monotonic() - started
-            p95_ms = _ask(url, manifest)
+            p95_ms = _ask(url, keys, manifest, at_once=spec.serving.max_rows)
     if p95_ms > spec.gates.max_p95_latency_ms:
         raise RehearsalFailed(
             f"{version.label}: 95 % of single-row requests within {p95_ms:.1f} ms, {spec.gates.max_p95_latency_ms:g} ms are allowed "
@@ -66,19 +71,19 @@ def rehearse(spec: ModelSpec, version: Version, release: Release) -> Rehearsal:
     return rehearsal
 
 
-def _ask(url: str, manifest: Manifest) -> float:
+def _ask(url: str, keys: Sequence[str], manifest: Manifest, *, at_once: int) -> float:
     """The 95th percentile in ms of single-row requests, the first ten left out; every answer is compared."""
-    with httpx.Client(base_url=url, timeout=30) as client:
-        _compare(manifest.rehearsal, _predict(client, [request.row for request in manifest.rehearsal]))
-        seconds, answers = [], []
-        for request in manifest.rehearsal[-SINGLE_REQUESTS:]:
+    recorded = manifest.rehearsal
+    with httpx.Client(base_url=url, timeout=30, headers=authorization(keys)) as client:
+        for first in range(0, len(recorded), at_once):
+            some = recorded[first : first + at_once]
+            _compare(some, _predict(client, [request.row for request in some]), manifest.tolerance)
+        seconds = []
+        for request in recorded[-SINGLE_REQUESTS:]:
             started = time.perf_counter()
-            answers.append(_predict(client, [request.row]))
+            answer = _predict(client, [request.row])
             seconds.append(time.perf_counter() - started)
-    singles: dict[str, list[object]] = {
-        name: [answer[name][0] for answer in answers] for name in ("predictions", "probabilities") if name in answers[0]
-    }
-    _compare(manifest.rehearsal[-SINGLE_REQUESTS:], singles)
+            _compare((request,), answer, manifest.tolerance)
     return float(np.percentile(seconds[10:] or seconds, 95) * 1000)
 
 
@@ -92,8 +97,8 @@ def _predict(client: httpx.Client, rows: list[dict[str, object]]) -> dict[str, l
     return found
 
 
-def _compare(recorded: tuple[RecordedRequest, ...], answer: dict[str, list[object]]) -> None:
-    wrong = differences(recorded, answer["predictions"], answer.get("probabilities"))
+def _compare(recorded: tuple[RecordedRequest, ...], answer: dict[str, list[object]], tolerance: float) -> None:
+    wrong = differences(recorded, answer["predictions"], answer.get("probabilities"), tolerance=tolerance)
     if wrong:
         raise RehearsalFailed(
             f"{len(wrong)} of {len(recorded)} recorded answers differ, first: {wrong[0]}; the champion stays"

@@ -21,7 +21,7 @@ from everloop.domain.pipelines import build_pipeline, predict
 from everloop.domain.retraining import Action, RetrainingDecision, decision_id
 from everloop.domain.spec import Kind, ModelSpec
 from everloop.domain.windows import Window
-from serving.runtime import RELEASE_FILE, LoadedModel, Release
+from serving.models import RELEASE_FILE, LoadedModel, Release
 
 # OpenMP reads it when scikit-learn is first imported; on busy cores its threads fight, for seconds
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -1,17 +1,27 @@
-"""The inference log: captured predictions and labels, append-only JSON lines, one file a writer and day.
+"""The inference log: captured predictions and labels, append-only.
 
-`inference/<model>/date=YYYY-MM-DD/<writer>.jsonl` and `labels/<model>/date=YYYY-MM-DD/<writer>.jsonl`.
-A line is complete or it does not count: the torn last line of a killed writer is dropped.
+    inference/<model>/date=YYYY-MM-DD/<segment>.jsonl                    what workers append to, a line a request
+    inference/<model>/date=YYYY-MM-DD/version=7/<segment>.parquet        the same, compacted, a row a prediction
+    labels/<model>/date=YYYY-MM-DD/<segment>.jsonl and .parquet          the same for labels
+
+A line holds a request and its answer as they went over the wire. It is complete or it does not count: the torn last line of
+a killed writer is dropped, and counted. A segment that is compacted is renamed into place before its lines are deleted, so a
+row is always in exactly one place for who reads lines first: Parquet files of segments that were read as lines are left out.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
+import msgspec
 import pandas as pd
 
 from everloop.domain.spec import ModelSpec
@@ -19,6 +29,16 @@ from everloop.domain.spec import ModelSpec
 log = logging.getLogger("everloop.inference_log")
 
 CAPTURED_COLUMNS = ["prediction_id", "key", "event_time", "served_at", "model_version", "prediction", "probabilities"]
+LABEL_COLUMNS = ["prediction_id", "key", "label", "observed_at"]
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What one compaction did."""
+
+    segments: int
+    rows: int
+    torn: int
 
 
 def read_captured(folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None = None) -> pd.DataFrame:
@@ -26,17 +46,13 @@ def read_captured(folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None =
 
     With `until`, only rows whose event time is at or before it. Times are naive UTC.
     """
-    lines = sorted(_read_lines(folder / spec.name), key=lambda line: (line["served_at"], line["prediction_id"]))
-    frame = _frame(lines, [*CAPTURED_COLUMNS, "features"])
-    features = pd.DataFrame.from_records(
-        frame.pop("features").tolist(), columns=list(spec.features.names), index=frame.index
-    )
-    frame = pd.concat([frame, features.add_prefix("features.")], axis=1)
+    columns = [*CAPTURED_COLUMNS, "latency_ms", *(f"features.{name}" for name in spec.features.names)]
+    frame = _read(folder / spec.name, columns, lambda line: _predictions_of(line, spec))
     for name in ("event_time", "served_at"):
         frame[name] = _times(frame[name])
     if until is not None:
         frame = frame[frame["event_time"] <= until]
-    return frame.reset_index(drop=True)
+    return frame.sort_values(["served_at", "prediction_id"], kind="stable").reset_index(drop=True)
 
 
 def read_labels(folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None = None) -> pd.DataFrame:
@@ -44,7 +60,7 @@ def read_labels(folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None = N
 
     With `until`, only labels observed at or before it.
     """
-    frame = _frame(list(_read_lines(folder / spec.name)), ["prediction_id", "key", "label", "observed_at"])
+    frame = _read(folder / spec.name, LABEL_COLUMNS, _labels_of)
     frame["observed_at"] = _times(frame["observed_at"])
     if until is not None:
         frame = frame[frame["observed_at"] <= until]
@@ -75,25 +91,147 @@ def served_examples(captured: pd.DataFrame, labels: pd.DataFrame, spec: ModelSpe
     return pd.DataFrame(columns)[list(spec.columns)].reset_index(drop=True)
 
 
-def _read_lines(folder: Path) -> Iterator[dict[str, Any]]:
-    torn = 0
+def compact_captured(folder: Path, spec: ModelSpec) -> Compaction:
+    """Afterwards every closed segment of predictions is Parquet, partitioned by date and model version."""
+    return _compact(folder / spec.name, lambda line: _predictions_of(line, spec), by_version=True)
+
+
+def compact_labels(folder: Path, spec: ModelSpec) -> Compaction:
+    """Afterwards every closed segment of labels is Parquet, partitioned by date."""
+    return _compact(folder / spec.name, _labels_of, by_version=False)
+
+
+def expire(folder: Path, *, older_than: datetime, above_bytes: int) -> list[Path]:
+    """The compacted files that were deleted: of days before `older_than`, and the oldest until at most `above_bytes` are left."""
+    files = sorted(folder.glob("date=*/**/*.parquet"), key=lambda path: (_day(path, folder), path.name))
+    size, gone = sum(path.stat().st_size for path in files), []
+    for path in files:
+        if _day(path, folder) >= f"{older_than:%Y-%m-%d}" and size <= above_bytes:
+            break
+        size -= path.stat().st_size
+        path.unlink()
+        gone.append(path)
+        for parent in (path.parent, path.parent.parent):
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+    return gone
+
+
+def _predictions_of(line: dict[str, Any], spec: ModelSpec) -> Iterator[dict[str, Any]]:
+    """One row a prediction of a captured request."""
+    answer, rows = line["answer"], line["request"]["rows"]
+    probabilities = answer.get("probabilities") or [None] * len(rows)
+    answers = zip(rows, answer["prediction_ids"], answer["predictions"], probabilities, strict=True)
+    for row, identifier, prediction, shares in answers:
+        event_time = row.get(spec.time) if spec.time is not None else None
+        yield {
+            "prediction_id": identifier,
+            "key": row.get(spec.key) if spec.key is not None else None,
+            "event_time": _utc(event_time) if event_time else line["at"],
+            "served_at": line["at"],
+            "model_version": answer["model_version"],
+            "prediction": prediction,
+            "probabilities": shares,
+            "latency_ms": line["ms"],
+            **{f"features.{name}": row.get(name) for name in spec.features.names},
+        }
+
+
+def _labels_of(line: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One row a label of a captured request."""
+    for label in line["request"]["labels"]:
+        observed = label.get("observed_at")
+        yield {
+            "prediction_id": label.get("prediction_id"),
+            "key": label.get("key"),
+            "label": label["label"],
+            "observed_at": _utc(observed) if observed else line["at"],
+        }
+
+
+def _read(folder: Path, columns: Sequence[str], rows_of: Any) -> pd.DataFrame:
+    """Every row under `folder`: lines first, then the Parquet files of all other segments."""
+    frames, read, torn = [], set(), 0
     for path in sorted(folder.glob("date=*/*.jsonl")):
-        for line in path.read_bytes().split(b"\n"):
-            if not line:
-                continue
-            try:
-                yield orjson.loads(line)
-            except orjson.JSONDecodeError:
-                torn += 1
+        with contextlib.suppress(FileNotFoundError):  # compacted in this moment: its Parquet file is read below
+            found, lost = _parse(path.read_bytes())
+            read.add(path.stem)
+            torn += lost
+            frames.append(_frame([row for line in found for row in rows_of(line)], columns))
+    compacted = [path for path in sorted(folder.glob("date=*/**/*.parquet")) if path.stem not in read]
+    frames += [_same_columns(pd.read_parquet(path), columns) for path in compacted]
     if torn:
         log.warning("%s: dropped %d torn lines that a killed writer left", folder, torn)
+    full = [frame for frame in frames if len(frame)]
+    if not full:
+        return _frame([], columns)
+    frame = pd.concat(full, ignore_index=True) if len(full) > 1 else full[0]
+    return frame.assign(key=frame["key"].astype(object))
 
 
-def _frame(lines: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    """`lines` as a frame; keys stay what they are, a whole number beside nulls must not become a float."""
-    keys = pd.Series([line["key"] for line in lines], dtype=object)
-    return pd.DataFrame.from_records(lines, columns=columns).assign(key=keys)
+def _compact(folder: Path, rows_of: Any, *, by_version: bool) -> Compaction:
+    segments = rows = torn = 0
+    for path in sorted(folder.glob("date=*/*.jsonl")):
+        with path.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue  # a worker still appends to it
+            found, lost = _parse(file.read())
+            made = [row for line in found for row in rows_of(line)]
+            _write(path, made, by_version=by_version)
+            path.unlink()
+        segments, rows, torn = segments + 1, rows + len(made), torn + lost
+    if torn:
+        log.warning("%s: dropped %d torn lines that a killed writer left", folder, torn)
+    return Compaction(segments, rows, torn)
+
+
+def _write(segment: Path, rows: list[dict[str, Any]], *, by_version: bool) -> None:
+    versions = sorted({row["model_version"] for row in rows}) if by_version else [None] if rows else []
+    for version in versions:
+        own = [row for row in rows if version is None or row["model_version"] == version]
+        folder = segment.parent if version is None else segment.parent / f"version={version}"
+        folder.mkdir(exist_ok=True)
+        beside = folder / f".{segment.stem}.{os.getpid()}"
+        _frame(own, list(own[0])).to_parquet(beside, index=False)
+        beside.replace(folder / f"{segment.stem}.parquet")
+
+
+def _parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The complete lines and how many were torn; read by the decoder that had accepted the requests."""
+    found, torn = [], 0
+    for line in data.split(b"\n"):
+        if line:
+            try:
+                found.append(msgspec.json.decode(line))
+            except msgspec.DecodeError:
+                torn += 1
+    return found, torn
+
+
+def _frame(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """`rows` as a frame; keys stay what they are, a whole number beside nulls must not become a float."""
+    keys = pd.Series([row["key"] for row in rows], dtype=object)
+    return pd.DataFrame.from_records(rows, columns=list(columns)).assign(key=keys)
+
+
+def _same_columns(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """`frame` with these columns; a version before had other features."""
+    return frame.reindex(columns=list(columns)).assign(
+        key=frame["key"].astype(object).where(frame["key"].notna(), None)
+    )
 
 
 def _times(column: pd.Series) -> pd.Series:
     return pd.to_datetime(column, utc=True, format="ISO8601").dt.tz_localize(None).astype("datetime64[us]")
+
+
+def _utc(moment: str) -> str:
+    """The ISO time of a request as the contract read it, in UTC; a time without a zone is UTC."""
+    found = msgspec.convert(moment, datetime)
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC).replace(tzinfo=None).isoformat()
+
+
+def _day(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).parts[0].removeprefix("date=")

@@ -5,11 +5,16 @@ Aliases: `champion` is live, `challenger` passed its gates and waits, `previous`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from everloop.adapters.model_files import MODEL_FILE, load_pipeline, read_manifest
 from everloop.domain.errors import RegistryError
+from everloop.domain.manifest import Manifest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -127,16 +132,33 @@ class Registry:
         folder.mkdir(parents=True, exist_ok=True)
         return Path(self.client.download_artifacts(version.run_id, path, str(folder)))
 
-    def model_folder(self, version: Version, folder: Path) -> Path:
-        """Where the MLflow model of the version now lies, under `folder`."""
+    @contextmanager
+    def model_folder(self, version: Version) -> Iterator[Path]:
+        """The folder of the version's MLflow model, there until the block ends."""
         import mlflow
 
         mlflow.set_tracking_uri(self._uri)
-        return Path(
-            mlflow.artifacts.download_artifacts(
-                artifact_uri=f"models:/{version.model}/{version.number}", dst_path=str(folder)
-            )
-        )
+        with TemporaryDirectory(prefix="everloop-model-") as scratch:
+            source = f"models:/{version.model}/{version.number}"
+            yield Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=scratch))
+
+    def manifest(self, version: Version) -> Manifest:
+        """The manifest of the version.
+
+        Raises:
+            RegistryError: it has none.
+        """
+        with self.model_folder(version) as folder:
+            return read_manifest(folder)
+
+    def load(self, version: Version) -> tuple[Manifest, Any]:
+        """The manifest and the fitted pipeline of the version.
+
+        Raises:
+            RegistryError: it has no manifest.
+        """
+        with self.model_folder(version) as folder:
+            return read_manifest(folder), load_pipeline(folder / MODEL_FILE)
 
     def experiment(self, name: str, *, artifacts: Path | None) -> str:
         """The id of the experiment `name`; a new one keeps its artifacts in `artifacts`, if given."""

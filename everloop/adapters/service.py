@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,31 @@ from everloop.domain.errors import ServingRefused
 
 def serve_command(bento: str, port: int) -> list[str]:
     """The command that serves a bento of the store on 127.0.0.1:`port`."""
-    return [sys.executable, "-m", "bentoml", "serve", bento, "--host", "127.0.0.1", "--port", str(port)]
+    return [
+        sys.executable,
+        "-m",
+        "bentoml",
+        "serve",
+        bento,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--timeout-keep-alive",
+        "90",
+    ]
+
+
+def serves(found: dict[str, Any] | None, version: str) -> bool:
+    """True if what GET /model says means that every worker serves `version`."""
+    if found is None:
+        return False
+    return {found["version"], *(worker["version"] for worker in found["workers"])} == {version}
+
+
+def authorization(keys: Sequence[str]) -> dict[str, str]:
+    """The header that opens a service with these API keys; nothing if it has none."""
+    return {"Authorization": f"Bearer {keys[0]}"} if keys else {}
 
 
 def free_port() -> int:
@@ -30,17 +53,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def describe_service(url: str) -> dict[str, Any] | None:
-    """What GET /model of the service says, None if nothing answers there."""
+def describe_service(url: str, keys: Sequence[str] = ()) -> dict[str, Any] | None:
+    """What GET /model of the service says, None if nothing answers there. `keys`: its API keys, if it has some."""
     try:
-        answer = httpx.get(f"{url}/model", timeout=5)
+        answer = httpx.get(f"{url}/model", timeout=5, headers=authorization(keys))
     except httpx.TransportError:
         return None
     return answer.json() if answer.is_success else None
 
 
 @contextlib.contextmanager
-def running_service(bento: str, *, environment: dict[str, str], log: Path, boot_seconds: float) -> Iterator[str]:
+def running_service(
+    bento: str, *, environment: dict[str, str], log: Path, boot_seconds: float, keys: Sequence[str] = ()
+) -> Iterator[str]:
     """The address of a service of `bento` on a free port, ready, stopped when the block ends.
 
     Raises:
@@ -49,37 +74,38 @@ def running_service(bento: str, *, environment: dict[str, str], log: Path, boot_
     url = f"http://127.0.0.1:{(port := free_port())}"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            serve_command(bento, port), env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        process = subprocess.Popen(serve_command(bento, port), env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
-            _wait_until_ready(process, url, bento, log, boot_seconds)
+            _wait_until_ready(process, url, bento, log, boot_seconds, keys)
             yield url
         finally:
-            _stop(process)
+            stop_process(process)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, bento: str, log: Path, seconds: float) -> None:
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], url: str, bento: str, log: Path, seconds: float, keys: Sequence[str]
+) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise ServingRefused(f"{bento}: the service ended with code {process.returncode}: {_last_words(log)}")
-        if describe_service(url) is not None:
+        if describe_service(url, keys) is not None:
             return
         time.sleep(0.1)
     raise ServingRefused(f"{bento}: the service was not ready after {seconds:.0f} s: {_last_words(log)}")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Afterwards the process and its workers are gone: asked first, killed after ten seconds."""
+def stop_process(process: subprocess.Popen[bytes]) -> None:
+    """Afterwards the process is gone, and its workers with it: asked first, killed after ten seconds.
+
+    BentoML's workers end by themselves when their parent is gone.
+    """
     for number, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+            process.send_signal(number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(patience)
             break
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _last_words(log: Path) -> str:

@@ -15,11 +15,12 @@ import pandas as pd
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.models import infer_signature
 
-from everloop.adapters.model_files import MANIFEST_FILE
+from everloop.adapters.model_files import MANIFEST_FILE, ONNX_FILE
 from everloop.adapters.registry import MONITORING, Registry, Version
 from everloop.domain.frames import conform
 from everloop.domain.gates import GateVerdict
 from everloop.domain.manifest import Manifest
+from everloop.domain.parity import ParityReport
 from everloop.domain.pipelines import TRUSTED_TYPES
 from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.search import SearchResult
@@ -50,8 +51,8 @@ class TrainingRun:
         """The run's address in the MLflow UI, without the host."""
         return f"#/experiments/{self._experiment}/runs/{self.run.info.run_id}"
 
-    def log(self, manifest: Manifest, found: SearchResult, verdict: GateVerdict) -> None:
-        """Afterwards the run holds parameters, metrics, trials, gates and the spec."""
+    def log(self, manifest: Manifest, found: SearchResult, verdict: GateVerdict, parity: ParityReport) -> None:
+        """Afterwards the run holds parameters, metrics, trials, gates, the runtime with its proof, and the spec."""
         mlflow.log_params(
             {
                 "estimator": manifest.configuration.estimator,
@@ -60,12 +61,14 @@ class TrainingRun:
                 "trained_from": manifest.trained_from,
                 "trained_until": manifest.trained_until,
                 "rows": manifest.rows,
+                "runtime": manifest.runtime,
                 "seed": self._spec.search.seed,
             }
         )
         mlflow.log_metrics(manifest.metrics)
         mlflow.log_text(self._spec.text, "model.toml")
         mlflow.log_dict(verdict.model_dump(mode="json"), "gates.json")
+        mlflow.log_dict({"runtime": manifest.runtime, **parity.model_dump(mode="json")}, "runtime.json")
         mlflow.log_dict(found.model_dump(mode="json"), "trials.json")
 
     def log_dataset(self, rows: pd.DataFrame, path: Path, digest: str) -> None:
@@ -82,12 +85,13 @@ class TrainingRun:
             path.write_bytes(profile)
             mlflow.log_artifact(str(path), str(Path(REFERENCE_PROFILE).parent))
 
-    def log_model(self, pipeline: Any, manifest: Manifest, example: pd.DataFrame) -> str:
-        """The URI of the logged model: skops, with signature, input example and manifest."""
+    def log_model(self, pipeline: Any, onnx: bytes | None, manifest: Manifest, example: pd.DataFrame) -> str:
+        """The URI of the logged model: skops, with signature, input example, manifest and, if there is one, its ONNX."""
         features = conform(example, manifest.row_schema)
         with TemporaryDirectory() as scratch:
-            path = Path(scratch) / MANIFEST_FILE
-            path.write_text(manifest.model_dump_json(), encoding="utf-8")
+            files = {MANIFEST_FILE: manifest.model_dump_json().encode()} | ({ONNX_FILE: onnx} if onnx else {})
+            for name, content in files.items():
+                Path(scratch, name).write_bytes(content)
             info = mlflow.sklearn.log_model(
                 pipeline,
                 name="model",
@@ -96,7 +100,7 @@ class TrainingRun:
                 pip_requirements=[f"{name}=={installed(name)}" for name in _REQUIREMENTS],
                 serialization_format="skops",
                 skops_trusted_types=list(TRUSTED_TYPES),
-                extra_files=[str(path)],
+                extra_files=[str(Path(scratch, name)) for name in files],
             )
         return str(info.model_uri)
 

@@ -10,6 +10,7 @@ EverloopError
 │   └── DataBlocked           the data check failed: retraining on it is refused
 ├── NotEnoughData             too few rows to train or to judge
 ├── SearchFailed              no configuration of the search could be fitted
+├── ConversionFailed          a fitted pipeline has no ONNX counterpart; it serves natively
 ├── RegistryError             a version, alias or tag is not what the step needs
 ├── DecisionTaken             another run holds or has finished this decision
 ├── RehearsalFailed           the packaged model does not answer as training recorded
@@ -59,6 +60,10 @@ class NotEnoughData(EverloopError):
 
 class SearchFailed(EverloopError):
     """No configuration of the search could be fitted."""
+
+
+class ConversionFailed(EverloopError):
+    """A fitted pipeline cannot be exported."""
 
 
 class RegistryError(EverloopError):

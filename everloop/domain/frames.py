@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
+from everloop.domain.batch import Batch
 from everloop.domain.errors import SchemaMismatch
 from everloop.domain.schema import MAX_LISTED_CATEGORIES, MISSING, FeatureSchema, RowSchema, canonical_category
 from everloop.domain.spec import ModelSpec, Scalar
@@ -41,6 +42,22 @@ def derive_schema(frame: pd.DataFrame, spec: ModelSpec) -> RowSchema:
 def conform(frame: pd.DataFrame, schema: RowSchema) -> pd.DataFrame:
     """The features of `frame` in canonical form: float32 numbers and text categories, in the schema's order."""
     return pd.DataFrame({feature.name: _canonical(frame[feature.name], feature) for feature in schema.features})
+
+
+def batch_of(frame: pd.DataFrame, schema: RowSchema) -> Batch:
+    """The rows of `frame` as arrays in canonical form."""
+    features = conform(frame, schema)
+    return Batch(
+        features[[feature.name for feature in schema.numeric]].to_numpy(np.float32),
+        features[[feature.name for feature in schema.categorical]].to_numpy(object),
+    )
+
+
+def frame_of(batch: Batch, schema: RowSchema) -> pd.DataFrame:
+    """The rows of `batch` as the frame that a fitted pipeline takes."""
+    columns = {feature.name: batch.numeric[:, at] for at, feature in enumerate(schema.numeric)}
+    columns |= {feature.name: batch.categorical[:, at] for at, feature in enumerate(schema.categorical)}
+    return pd.DataFrame(columns)[list(schema.names)]
 
 
 def _canonical(column: pd.Series, feature: FeatureSchema) -> pd.Series:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 from everloop.domain.configuration import Configuration
 from everloop.domain.metrics import LossSummary
 from everloop.domain.schema import RowSchema
 from everloop.domain.spec import Frozen, Kind, MetricName, ServingSpec
+
+RUNTIMES = {"onnx": "ONNX Runtime", "native": "scikit-learn"}
 
 
 class RecordedRequest(Frozen):
@@ -19,7 +22,10 @@ class RecordedRequest(Frozen):
 
 
 class Manifest(Frozen):
-    """A trained model in words: what it takes, what it was trained on, how well it did."""
+    """A trained model in words: what it takes, what it was trained on, how well it did, what answers for it.
+
+    `tolerance` is how far a served score may be from the recorded one.
+    """
 
     model: str
     kind: Kind
@@ -31,6 +37,10 @@ class Manifest(Frozen):
     trained_from: str
     trained_until: str
     rows: int
+    made_at: datetime
     snapshot: str
     serving: ServingSpec
+    runtime: Literal["onnx", "native"]
+    runtime_reason: str
+    tolerance: float
     rehearsal: tuple[RecordedRequest, ...]

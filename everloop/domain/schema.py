@@ -38,6 +38,16 @@ class RowSchema(Frozen):
         """The features in the order the model sees them."""
         return tuple(feature.name for feature in self.features)
 
+    @property
+    def numeric(self) -> tuple[FeatureSchema, ...]:
+        """The numeric features, in order."""
+        return tuple(feature for feature in self.features if feature.role == "numeric")
+
+    @property
+    def categorical(self) -> tuple[FeatureSchema, ...]:
+        """The categorical features, in order."""
+        return tuple(feature for feature in self.features if feature.role == "categorical")
+
 
 def canonical_category(value: object) -> str:
     """The text that stands for one category value: 1, 1.0 and '1' are the same category, True is 'true'."""

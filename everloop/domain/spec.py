@@ -354,6 +354,15 @@ class ServingSpec(Table):
     workers: int = Field(1, ge=1, le=64, description="Worker processes.")
     max_rows: int = Field(1000, ge=1, le=1_000_000, description="Rows a request may hold.")
     max_body_bytes: int = Field(2_000_000, ge=1000, description="Bytes a request body may hold.")
+    max_concurrent: int = Field(128, ge=1, description="Requests a worker answers at a time; more get 429.")
+    timeout_seconds: float = Field(
+        30.0, gt=0, le=600, description="How long sending a body (then 408) and answering it (then 504) may take."
+    )
+    api_key_env: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Environment variable with the API keys, separated by commas; all but health then needs one.",
+    )
 
 
 class ModelSpec(Table):

@@ -1,0 +1,170 @@
+"""The front of a worker: routes, doors, limits and errors, on bare ASGI.
+
+It stands before BentoML's own application, whose middleware costs more than a prediction, and hands on to it only what is
+BentoML's: health, metrics and the page of the documentation. Every other path is refused here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+from uuid import uuid4
+
+import orjson
+
+from everloop.domain.spec import ServingSpec
+from serving.contract import BadRequest
+from serving.doors import Keys
+
+log = logging.getLogger("everloop.serving")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Handler = Callable[[bytes, str], Awaitable[bytes]]
+"""From a body and a request id to a JSON answer."""
+
+HEALTH = ("/livez", "/readyz", "/healthz")
+HOSTED = (*HEALTH, "/metrics", "/")
+_JSON = (b"content-type", b"application/json")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class Front:
+    """An ASGI application over `routes`: path → method → handler."""
+
+    def __init__(
+        self,
+        host: App,
+        routes: Mapping[str, Mapping[str, Handler]],
+        *,
+        serving: Callable[[], ServingSpec],
+        keys: Callable[[], Keys],
+        on_error: Callable[[str], None],
+    ) -> None:
+        self._host = host
+        self._routes = routes
+        self._serving, self._keys, self._on_error = serving, keys, on_error
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._host(scope, receive, send)
+            return
+        request_id = _request_id(scope["headers"])
+        path = scope["path"]
+        try:
+            if path not in HEALTH and not self._keys().admit(scope["headers"]):
+                raise BadRequest("an API key is required: Authorization: Bearer <key>, or X-API-Key: <key>", status=401)
+            methods = self._routes.get(path)
+            if methods is None:
+                if _is_hosted(path):
+                    await self._host(scope, receive, send)
+                    return
+                raise BadRequest(
+                    f"there is nothing at this path; there is {', '.join((*self._routes, *HOSTED))}", status=404
+                )
+            handler = methods.get(scope["method"])
+            if handler is None:
+                raise BadRequest(f"this path takes {', '.join(methods)}", status=405)
+            status, answer = 200, await self._handle(handler, scope, receive, request_id)
+        except BadRequest as exc:
+            status, answer = exc.status, self._refuse(exc, request_id)
+        except _Disconnected:
+            return
+        except Exception:  # noqa: BLE001 - the client gets a sentence, the log the trace
+            status, answer = 500, self._fail(request_id)
+        await _send(send, status, answer, request_id, allow=status == 405 and ", ".join(self._routes[path]))
+
+    async def _handle(self, handler: Handler, scope: Scope, receive: Receive, request_id: str) -> bytes:
+        limits = self._serving()
+        if self._in_flight >= limits.max_concurrent:
+            rule = (
+                f"{self._in_flight} requests are being answered, at most {limits.max_concurrent} at a time; try again"
+            )
+            raise BadRequest(rule, status=429, limit="serving.max_concurrent")
+        self._in_flight += 1
+        try:
+            body = await _read_body(scope, receive, limits)
+            return await handler(body, request_id)
+        finally:
+            self._in_flight -= 1
+
+    def _refuse(self, exc: BadRequest, request_id: str) -> bytes:
+        self._on_error(exc.kind)
+        log.info("refused: %s", exc, extra={"event": "refused request", "status": exc.status, "request_id": request_id})
+        return orjson.dumps({"error": {**exc.detail, "request_id": request_id}})
+
+    def _fail(self, request_id: str) -> bytes:
+        self._on_error("internal")
+        log.exception("the request failed", extra={"event": "failed request", "status": 500, "request_id": request_id})
+        rule = "the service failed on this request; its log says why, under this request id"
+        return orjson.dumps({"error": {"row": None, "field": None, "rule": rule, "request_id": request_id}})
+
+
+class _Disconnected(Exception):
+    """The client went away before its body was complete."""
+
+
+async def _read_body(scope: Scope, receive: Receive, limits: ServingSpec) -> bytes:
+    if scope["method"] == "GET":
+        return b""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and int(value) > limits.max_body_bytes:
+            raise _too_large(limits)
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise BadRequest("compressed bodies are not taken; send plain JSON", status=415)
+    try:
+        async with asyncio.timeout(limits.timeout_seconds):
+            return await _receive_all(receive, limits)
+    except TimeoutError:
+        rule = f"the body did not arrive within {limits.timeout_seconds:g} s"
+        raise BadRequest(rule, status=408, limit="serving.timeout_seconds") from None
+
+
+async def _receive_all(receive: Receive, limits: ServingSpec) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Disconnected
+        body += message.get("body", b"")
+        if len(body) > limits.max_body_bytes:
+            raise _too_large(limits)
+        if not message.get("more_body"):
+            return body
+
+
+def _too_large(limits: ServingSpec) -> BadRequest:
+    rule = f"the body is larger than {limits.max_body_bytes} bytes; split the request"
+    return BadRequest(rule, status=413, limit="serving.max_body_bytes")
+
+
+async def _send(send: Send, status: int, body: bytes, request_id: str, *, allow: str | bool = False) -> None:
+    headers = [_JSON, (b"content-length", str(len(body)).encode()), (b"x-request-id", request_id.encode())]
+    if allow:
+        headers.append((b"allow", str(allow).encode()))
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if status == 429:
+        headers.append((b"retry-after", b"1"))
+    if status in (408, 413):
+        headers.append((b"connection", b"close"))  # what is left of the body is not read
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _request_id(headers: list[tuple[bytes, bytes]]) -> str:
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return uuid4().hex
+
+
+def _is_hosted(path: str) -> bool:
+    return path in HOSTED or path.startswith("/static_content/")

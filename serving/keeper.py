@@ -1,0 +1,311 @@
+"""The keeper of a model's service: it follows the champion alias, and brings every worker there together.
+
+A champion with the code and dependencies of the running bento is swapped in: every worker prepares it, then all serve it.
+One with others is handed over to: its bento starts beside the running one, is checked, gets the requests, and the old one
+is drained and stopped. Whatever fails, what is live stays live.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from everloop.adapters.registry import Registry, Version
+from everloop.adapters.service import describe_service, free_port, serve_command, serves, stop_process
+from everloop.domain.errors import ServingRefused, StackError
+from everloop.domain.spec import ModelSpec
+from everloop.settings import Settings
+from serving.plan import Plan, PlanFolder, Refusal, without_paths
+from serving.proxy import SLOTS, Proxy, Slot, haproxy
+
+log = logging.getLogger("everloop.keeper")
+
+CHECK_SECONDS = 0.05
+
+
+class Generation:
+    """One running bento: its process, its port, and the plan its workers follow."""
+
+    def __init__(self, spec: ModelSpec, settings: Settings, version: Version, folder: Path, port: int) -> None:
+        """Start the bento of `version`; it is not ready yet."""
+        self.code = version.tags.get("code_digest", "")
+        self.port = port
+        self._spec, self._settings = spec, settings
+        self._folder = PlanFolder(folder)
+        self._turn = 0
+        self.plan = Plan(turn=0, serve=version.bento)
+        self._folder.create(self.plan)
+        self._turn_number = self._folder.open_turn()
+        self.process = self._start()
+
+    @property
+    def version(self) -> str:
+        """The number of the version that it serves."""
+        return self.plan.serve.rpartition(":v")[2]
+
+    def wait_until_ready(self) -> None:
+        """Return when every worker serves the plan's version.
+
+        Raises:
+            ServingRefused: the process ends, or is not ready in time.
+        """
+        deadline = time.monotonic() + self._settings.boot_seconds
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise ServingRefused(
+                    f"{self.plan.serve}: the service ended with code {self.process.returncode}; see its log"
+                )
+            if len(self._folder.workers()) >= self._spec.serving.workers and self._answers():
+                return
+            time.sleep(CHECK_SECONDS)
+        raise ServingRefused(
+            f"{self.plan.serve}: the service was not ready after {self._settings.boot_seconds:.0f} s; see its log"
+        )
+
+    def swap(self, version: Version) -> None:
+        """Afterwards every worker serves `version`; if one refuses it, none does.
+
+        Raises:
+            ServingRefused: a worker refuses it, or does not say so in time.
+        """
+        self._write(self.plan.model_copy(update={"prepare": version.bento, "refused": None}))
+        try:
+            self._wait_until_prepared(version)
+        except ServingRefused as exc:
+            self.refuse(version, str(exc))
+            raise
+        self._turn += 1
+        self._write(Plan(turn=self._turn, serve=version.bento))
+        self._turn_number.set(self._turn)
+
+    def refuse(self, version: Version, reason: str) -> None:
+        """Afterwards GET /model says why `version` is not served."""
+        refusal = Refusal(version=version.number, reason=without_paths(reason))
+        self._write(self.plan.model_copy(update={"prepare": None, "refused": refusal}))
+
+    def note_registry(self, problem: str | None) -> None:
+        """Afterwards GET /model says whether the registry can be read."""
+        if problem != self.plan.registry_problem:
+            self._write(self.plan.model_copy(update={"registry_problem": problem}))
+
+    def forgive(self) -> None:
+        """Afterwards nothing counts as refused."""
+        if self.plan.refused is not None:
+            self._write(self.plan.model_copy(update={"refused": None}))
+
+    def revive(self) -> None:
+        """Start the process again if it has ended."""
+        if self.process.poll() is not None:
+            log.error("the service ended with code %s and is started again", self.process.returncode)
+            self.process = self._start()
+
+    def stop(self) -> None:
+        """Afterwards its processes are gone."""
+        stop_process(self.process)
+        shutil.rmtree(self._folder.folder, ignore_errors=True)
+
+    def _wait_until_prepared(self, version: Version) -> None:
+        deadline = time.monotonic() + self._settings.boot_seconds
+        while time.monotonic() < deadline:
+            states = self._folder.workers()
+            refused = next((state.refused for state in states if state.refused), None)
+            if refused is not None and refused.version == version.number:
+                raise ServingRefused(refused.reason)
+            if states and all(version.number in (state.prepared, state.version) for state in states):
+                return
+            time.sleep(CHECK_SECONDS)
+        raise ServingRefused(
+            f"{version.bento}: the workers were not ready for it after {self._settings.boot_seconds:.0f} s"
+        )
+
+    def _write(self, plan: Plan) -> None:
+        self.plan = plan
+        self._folder.write(plan)
+
+    def _answers(self) -> bool:
+        keys = self._settings.api_keys(self._spec.serving)
+        found = describe_service(f"http://127.0.0.1:{self.port}", keys)
+        return serves(found, self.version)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        environment = self._settings.environment(threads=1) | {
+            "EVERLOOP_FOLLOWING": str(self._folder.folder),
+            "EVERLOOP_SERVING": self._spec.serving.model_dump_json(),
+        }
+        return subprocess.Popen(serve_command(self.plan.serve, self.port), env=environment)
+
+
+class Keeper:
+    """Runs the service of one model."""
+
+    def __init__(self, spec: ModelSpec, settings: Settings) -> None:
+        self._spec, self._settings = spec, settings
+        self._registry = Registry(settings.mlflow)
+        self._folder = settings.home / "serving" / spec.name
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._started = 0
+        self._slot: Slot = "blue"
+        self._proxy: Proxy | None = None
+        self._live: Generation | None = None
+        self._refused: tuple[str, float] | None = None
+
+    def run(self) -> None:
+        """Serve the champion and follow it until the process is asked to end; before the first promotion, wait for it.
+
+        Raises:
+            StackError: another keeper serves this model from this home.
+            EverloopError: the first champion cannot be served.
+        """
+        with self._only_keeper():
+            signal.signal(signal.SIGTERM, _interrupt)
+            try:
+                self._start(self._first_champion())
+                while True:
+                    time.sleep(self._settings.poll_seconds)
+                    self._live_generation.revive()
+                    self._revive_proxy()
+                    self._follow()
+            except KeyboardInterrupt:
+                log.info("stopping")
+            finally:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                self._stop()
+
+    @property
+    def _live_generation(self) -> Generation:
+        assert self._live is not None
+        return self._live
+
+    def _first_champion(self) -> Version:
+        champion = self._registry.champion(self._spec.name)
+        if champion is None:
+            log.info("%s has no champion yet; waiting for the first release", self._spec.name)
+        while champion is None:
+            time.sleep(self._settings.poll_seconds)
+            champion = self._registry.champion(self._spec.name)
+        return champion
+
+    def _start(self, champion: Version) -> None:
+        port, program = self._settings.port_of(self._spec), haproxy()
+        if program is None:
+            log.warning(
+                "HAProxy is not installed: a release with other code or dependencies will need `everloop restart`"
+            )
+        else:
+            self._proxy = self._start_proxy(program)
+        self._live = self._generation(champion, port if self._proxy is None else free_port())
+        self._live.wait_until_ready()
+        if self._proxy is not None:
+            self._proxy.switch(self._slot, self._live.port)
+        log.info("serving %s on port %d", champion.label, port)
+
+    def _follow(self) -> None:
+        live = self._live_generation
+        try:
+            champion = self._registry.champion(self._spec.name)
+        except Exception as exc:  # whatever MLflow raises: the service goes on, and says so
+            if live.plan.registry_problem is None:
+                log.exception("the registry cannot be read; v%s goes on", live.version)
+            live.note_registry(type(exc).__name__)
+            return
+        live.note_registry(None)
+        if champion is None or champion.number == live.version:
+            live.forgive()
+            self._refused = None
+        elif self._is_due(champion):
+            self._bring(champion)
+
+    def _is_due(self, champion: Version) -> bool:
+        """False for a while after `champion` was refused, longer each time: what failed once may have been the disk."""
+        if self._refused is None or self._refused[0] != self._stamp(champion):
+            return True
+        return time.monotonic() >= self._refused[1]
+
+    def _bring(self, champion: Version) -> None:
+        live, started = self._live_generation, time.monotonic()
+        try:
+            if champion.tags.get("code_digest", "") == live.code:
+                live.swap(champion)
+            else:
+                self._hand_over(champion)
+        except ServingRefused as exc:
+            log.error("kept v%s, refused %s: %s", live.version, champion.label, exc)
+            live.refuse(champion, str(exc))
+            self._refused = (self._stamp(champion), time.monotonic() + self._settings.refused_seconds)
+        else:
+            self._refused = None
+            log.info("serving %s after %.2f s", champion.label, time.monotonic() - started)
+
+    def _hand_over(self, champion: Version) -> None:
+        """Afterwards a bento of `champion` has taken the place of the running one, which is gone."""
+        old, proxy = self._live_generation, self._proxy
+        if proxy is None:
+            raise ServingRefused(
+                f"{champion.label} was built from other code or dependencies than this service, and there is no HAProxy to hand "
+                f"over with; start its bento with `everloop restart {champion.model}`"
+            )
+        log.info("handing over to %s, which has other code or dependencies", champion.label)
+        new = self._generation(champion, free_port())
+        try:
+            new.wait_until_ready()
+        except BaseException:
+            new.stop()
+            raise
+        before, self._slot = self._slot, SLOTS[self._slot == "blue"]
+        proxy.switch(self._slot, new.port)
+        self._live = new
+        deadline = time.monotonic() + self._spec.serving.timeout_seconds + 10
+        while proxy.in_flight(before) and time.monotonic() < deadline:
+            time.sleep(CHECK_SECONDS)
+        proxy.close(before)
+        old.stop()
+
+    def _generation(self, version: Version, port: int) -> Generation:
+        self._started += 1
+        return Generation(self._spec, self._settings, version, self._folder / f"generation-{self._started}", port)
+
+    def _start_proxy(self, program: str) -> Proxy:
+        seconds = self._spec.serving.timeout_seconds * 2
+        return Proxy(program, self._settings.port_of(self._spec), folder=self._folder, server_seconds=seconds)
+
+    def _revive_proxy(self) -> None:
+        program = haproxy()
+        if self._proxy is not None and self._proxy.process.poll() is not None and program is not None:
+            log.error("HAProxy ended with code %s and is started again", self._proxy.process.returncode)
+            self._proxy = self._start_proxy(program)
+            self._proxy.switch(self._slot, self._live_generation.port)
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+        if self._proxy is not None:
+            self._proxy.stop()
+
+    @contextlib.contextmanager
+    def _only_keeper(self) -> Any:
+        with (self._folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                raise StackError(
+                    f"{self._spec.name} is already being served from {self._settings.home}; stop that one first"
+                ) from exc
+            for left in self._folder.glob("generation-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            yield
+
+    @staticmethod
+    def _stamp(version: Version) -> str:
+        """What a refusal is about: this build of this version; built again, it is another."""
+        return f"{version.number} {version.tags.get('code_digest', '')}"
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
