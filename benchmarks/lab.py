@@ -44,7 +44,7 @@ def temporary_home(**serving: Any) -> Iterator[Path]:
         yield home
 
 
-def train_versions(count: int, *, estimator: str | None = None) -> tuple[ModelSpec, list[Version]]:
+def train_versions(count: int) -> tuple[ModelSpec, list[Version]]:
     """The spec and `count` registered, packaged versions; each is a different fit, so their answers differ.
 
     These are the steps of flows/train.py without Prefect around them; nothing is promoted.

@@ -67,6 +67,19 @@ def restart(model: Model) -> None:
 
 
 @app.command()
+def rollback(
+    model: Model,
+    reason: Annotated[str, typer.Option(help="Why; kept with the version.", prompt=True)],
+    by: Annotated[str, typer.Option(help="Who; default: the user of this shell.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Make the previous version champion again, and wait until every worker serves it."""
+    from cli.rollback import roll_back_and_wait
+
+    _print_table([roll_back_and_wait(model, reason=reason, by=by)], as_json)
+
+
+@app.command()
 def status(as_json: Json = False) -> None:
     """What is registered, live and served, model by model."""
     from cli.status import model_status

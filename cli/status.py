@@ -15,12 +15,14 @@ def model_status(model: str) -> dict[str, Any]:
     here = settings()
     spec, registry = here.spec(model), Registry(here.mlflow)
     aliases = {alias: registry.at_alias(model, alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
-    service = describe_service(here.service_url(spec))
+    service = describe_service(here.service_url(spec), here.api_keys(spec.serving))
     newest = decisions().list(model)[-1:]
     return {
         "model": model,
         **{alias: f"v{version.number}" if version else None for alias, version in aliases.items()},
         "served": f"v{service['version']}" if service else None,
+        "runtime": service["runtime"] if service else None,
+        "health": service["health"] if service else None,
         "address": here.service_url(spec),
         "decisions": newest[0].action + ": " + ", ".join(newest[0].reason_codes) if newest else None,
     }

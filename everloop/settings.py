@@ -90,6 +90,10 @@ class Settings(BaseSettings):
         """The folder of labels."""
         return self.home / "labels"
 
+    def keeper_folder(self, model: str) -> Path:
+        """Where `everloop serve` of `model` and its workers talk to each other."""
+        return self.home / "serving" / model
+
     def port_of(self, spec: ModelSpec) -> int:
         """The port that the service of `spec` listens on."""
         return self.service_ports.get(spec.name, spec.serving.port)

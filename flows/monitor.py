@@ -12,6 +12,7 @@ from everloop.domain.retraining import RetrainingDecision, decision_id
 from everloop.domain.windows import cut_windows
 from everloop.settings import settings
 from tasks.collect import collect
+from tasks.compact import compact
 from tasks.compare import compare
 from tasks.decide import decide
 from tasks.profile import profile_window, reference_profile
@@ -35,6 +36,7 @@ async def monitor(model: str, at: str | None = None) -> list[RetrainingDecision]
         log.info("%s has no champion yet; nothing to watch", model)
         return []
     moment = read_times(pd.Series([at]), where="the parameter `at`").iloc[0] if at else None
+    compact(spec)
     captured = collect(spec, moment)
     decided = {decision.id for decision in decisions().list(model) if decision.is_final}
     windows = cut_windows(captured, spec.monitor.window, at=moment or pd.Timestamp.now("UTC").tz_localize(None))

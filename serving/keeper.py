@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from everloop.adapters.registry import Registry, Version
-from everloop.adapters.service import describe_service, free_port, serve_command, serves, stop_process
+from everloop.adapters.service import NUDGE, describe_service, free_port, serve_command, serves, stop_process
 from everloop.domain.errors import ServingRefused, StackError
 from everloop.domain.spec import ModelSpec
 from everloop.settings import Settings
@@ -27,7 +27,8 @@ from serving.proxy import SLOTS, Proxy, Slot, haproxy
 
 log = logging.getLogger("everloop.keeper")
 
-CHECK_SECONDS = 0.05
+CHECK_SECONDS = 0.02
+NUDGE_SECONDS = 0.02
 
 
 class Generation:
@@ -148,13 +149,14 @@ class Keeper:
     def __init__(self, spec: ModelSpec, settings: Settings) -> None:
         self._spec, self._settings = spec, settings
         self._registry = Registry(settings.mlflow)
-        self._folder = settings.home / "serving" / spec.name
+        self._folder = settings.keeper_folder(spec.name)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._started = 0
         self._slot: Slot = "blue"
         self._proxy: Proxy | None = None
         self._live: Generation | None = None
         self._refused: tuple[str, float] | None = None
+        self._nudged = 0
 
     def run(self) -> None:
         """Serve the champion and follow it until the process is asked to end; before the first promotion, wait for it.
@@ -168,7 +170,7 @@ class Keeper:
             try:
                 self._start(self._first_champion())
                 while True:
-                    time.sleep(self._settings.poll_seconds)
+                    self._wait()
                     self._live_generation.revive()
                     self._revive_proxy()
                     self._follow()
@@ -221,6 +223,13 @@ class Keeper:
             self._refused = None
         elif self._is_due(champion):
             self._bring(champion)
+
+    def _wait(self) -> None:
+        """Return after the poll's interval, or at once when somebody on this machine has moved an alias."""
+        deadline = time.monotonic() + self._settings.poll_seconds
+        while time.monotonic() < deadline and _stamp_of(self._folder / NUDGE) == self._nudged:
+            time.sleep(NUDGE_SECONDS)
+        self._nudged = _stamp_of(self._folder / NUDGE)
 
     def _is_due(self, champion: Version) -> bool:
         """False for a while after `champion` was refused, longer each time: what failed once may have been the disk."""
@@ -305,6 +314,10 @@ class Keeper:
     def _stamp(version: Version) -> str:
         """What a refusal is about: this build of this version; built again, it is another."""
         return f"{version.number} {version.tags.get('code_digest', '')}"
+
+
+def _stamp_of(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _interrupt(*_: object) -> None:

@@ -42,7 +42,7 @@ def require_releasable(version: Version) -> None:
 
 @step
 def approve(spec: ModelSpec, version: Version, approved_by: str | None) -> Approval:
-    """The approval of `version`; an undetermined verdict needs a person.
+    """The approval of `version`; an undetermined verdict needs a person, and so does a version that was rolled back.
 
     Raises:
         PromotionRefused: it may not go live, whoever approves.
@@ -51,7 +51,7 @@ def approve(spec: ModelSpec, version: Version, approved_by: str | None) -> Appro
     if approved_by:
         return Approval(status="approved", by=approved_by)
     verdict = version.tags["verdict"]
-    if verdict == "pass" and spec.gates.approval == "auto":
+    if verdict == "pass" and spec.gates.approval == "auto" and "rolled_back_by" not in version.tags:
         return Approval(status="approved", by="gates")
     registry().set_alias(version, CHALLENGER)
     command = f"prefect deployment run release/{spec.name} -p version={version.number} -p approved_by=<you>"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 
-from everloop.adapters.registry import CHAMPION, PREVIOUS, Version
+from everloop.adapters.registry import CHAMPION, Version
+from everloop.adapters.service import nudge_keeper
 from everloop.domain.errors import DecisionTaken
 from everloop.domain.spec import Frozen
+from everloop.settings import settings
 from tasks.claim import still_holds
 from tasks.step import step
 from tasks.wiring import registry
@@ -35,6 +37,7 @@ def promote(version: Version, approved_by: str) -> PromotionRecord:
     if not still_holds():
         raise DecisionTaken(f"{version.label} is not promoted: this run lost its retraining decision to another run")
     before = registry().promote(version)
+    nudge_keeper(settings().keeper_folder(version.model))
     record = PromotionRecord(
         model=version.model,
         version=version.number,
@@ -55,6 +58,6 @@ def take_back(version: Version, record: PromotionRecord, reason: str) -> None:
     if record.previous is None:
         registry().remove_alias(version.model, CHAMPION)
     else:
-        registry().set_alias(registry().version(version.model, record.previous), CHAMPION)
-        registry().remove_alias(version.model, PREVIOUS)
+        registry().restore(registry().version(version.model, record.previous))
+    nudge_keeper(settings().keeper_folder(version.model))
     log.warning("%s is taken back, champion is v%s: %s", version.label, record.previous, reason)

@@ -29,7 +29,14 @@ class Verification(Frozen):
 
 @step
 def verify(spec: ModelSpec, version: Version) -> Verification:
-    """What the service says it serves, as soon as it is `version` or at the end of the wait."""
+    """What the service says it serves, as soon as every worker serves `version` or at the end of the wait."""
+    verification = wait_until_served(spec, version)
+    log.info("%s: %s", version.label, verification.detail)
+    return verification
+
+
+def wait_until_served(spec: ModelSpec, version: Version) -> Verification:
+    """The same outside of a flow."""
     here = settings()
     url, keys, started = here.service_url(spec), here.api_keys(spec.serving), time.monotonic()
     found = describe_service(url, keys)
@@ -38,9 +45,7 @@ def verify(spec: ModelSpec, version: Version) -> Verification:
             break
         time.sleep(0.1)
         found = describe_service(url, keys)
-    verification = _judge(found, version, url, time.monotonic() - started)
-    log.info("%s: %s", version.label, verification.detail)
-    return verification
+    return _judge(found, version, url, time.monotonic() - started)
 
 
 def _judge(found: dict[str, Any] | None, version: Version, url: str, seconds: float) -> Verification:

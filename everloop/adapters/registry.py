@@ -127,6 +127,15 @@ class Registry:
             self.remove_alias(version.model, CHALLENGER)
         return before
 
+    def restore(self, version: Version) -> None:
+        """Afterwards `version` is champion again, and the one that was live before it, if any, is the way back."""
+        self.set_alias(version, CHAMPION)
+        earlier = version.tags.get("previous", "none")
+        if earlier == "none":
+            self.remove_alias(version.model, PREVIOUS)
+        else:
+            self.set_alias(self.version(version.model, earlier), PREVIOUS)
+
     def artifact(self, version: Version, path: str, folder: Path) -> Path:
         """Where the artifact `path` of the version's run now lies, under `folder`."""
         folder.mkdir(parents=True, exist_ok=True)

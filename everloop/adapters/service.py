@@ -16,6 +16,8 @@ import httpx
 
 from everloop.domain.errors import ServingRefused
 
+NUDGE = "nudge"
+
 
 def serve_command(bento: str, port: int) -> list[str]:
     """The command that serves a bento of the store on 127.0.0.1:`port`."""
@@ -44,6 +46,12 @@ def serves(found: dict[str, Any] | None, version: str) -> bool:
 def authorization(keys: Sequence[str]) -> dict[str, str]:
     """The header that opens a service with these API keys; nothing if it has none."""
     return {"Authorization": f"Bearer {keys[0]}"} if keys else {}
+
+
+def nudge_keeper(folder: Path) -> None:
+    """Afterwards the keeper that works in `folder` on this machine, if there is one, looks at the alias at once."""
+    if folder.is_dir():
+        (folder / NUDGE).touch()
 
 
 def free_port() -> int:
