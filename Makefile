@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check up clean format docs lock
+.PHONY: demo test check up clean format docs lock haproxy
 
 demo: $(STAMP)             ## run the whole loop on real data; the report is demo/report.html
 	$(BIN)/everloop demo
@@ -37,7 +37,13 @@ clean:                     ## remove what was made here, but never .everloop
 	rm -rf .venv build demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): requirements.lock pyproject.toml
+# HAProxy lets a release with other code or dependencies take over without a gap; without it `everloop restart` does, with one.
+haproxy:
+	@command -v haproxy >/dev/null || test -x /usr/sbin/haproxy \
+		|| { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -qq --no-install-recommends haproxy >/dev/null; } \
+		|| echo "HAProxy is not installed and cannot be installed by this user: apt-get install haproxy"
+
+$(STAMP): requirements.lock pyproject.toml | haproxy
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is required and none was found; name one: make PYTHON=/path/to/python3.12 …"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.lock

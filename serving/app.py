@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -192,13 +193,19 @@ class Serving:
 def _answer(model: LoadedModel, predicted: Predictions, prediction_id: str, rows: int) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "predictions": predicted.values if predicted.probabilities is None else predicted.values.tolist(),
-        "prediction_ids": [f"{prediction_id}-{position:06d}" for position in range(rows)],
+        "prediction_ids": [prediction_id + suffix for suffix in _suffixes(rows)],
         "model_version": model.release.version,
     }
     if predicted.probabilities is not None:
         answer["probabilities"] = predicted.probabilities
         answer["classes"] = predicted.classes
     return answer
+
+
+@lru_cache(maxsize=64)
+def _suffixes(rows: int) -> tuple[str, ...]:
+    """What makes the prediction ids of one request different, and sorts them."""
+    return tuple(f"-{position:06d}" for position in range(rows))
 
 
 def _captured(body: bytes, answer: bytes, request_id: str, seconds: float) -> bytes:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Annotated, Any
 
 import msgspec
@@ -23,6 +24,7 @@ _NAMED = re.compile(r"field `(?P<field>[^`]+)`")
 Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Number = Annotated[float, msgspec.Meta(ge=-3.4e38, le=3.4e38)]
 YEARS = (1900, 2200)
+REMEMBERED = 10_000
 _STRICT: dict[str, Any] = {"forbid_unknown_fields": True, "gc": False}
 
 
@@ -79,9 +81,10 @@ class Contract:
         self.max_rows = max_rows
         self.row_type = _row_type(schema)
         self.request_type = msgspec.defstruct("PredictRequest", [("rows", list[self.row_type])], **_STRICT)  # type: ignore[name-defined]
-        self._columns = [_Categorical(feature) for feature in schema.categorical]
         self._numbers = len(schema.numeric)
-        self._has_nulls = any(feature.nullable for feature in schema.features)
+        self._categories = [_Categorical(feature) for feature in schema.categorical]
+        self._time_at = len(schema.features)
+        self._has_absent_numbers = any(feature.nullable for feature in schema.numeric)
         self._rows = msgspec.json.Decoder(self.request_type)
         self._labels = msgspec.json.Decoder(LabelRequest)
 
@@ -97,9 +100,6 @@ class Contract:
         if len(rows) > self.max_rows:
             rule = f"{len(rows)} rows, at most {self.max_rows} are allowed in one request; split it"
             raise BadRequest(rule, status=413, limit="serving.max_rows")
-        if self.schema.time is not None:
-            for position, row in enumerate(rows):
-                _check_year(row.event_time, position, self.schema.time)
         return self._as_arrays(rows)
 
     def labels(self, body: bytes) -> Sequence[Label]:
@@ -120,21 +120,30 @@ class Contract:
 
     def _as_arrays(self, rows: list[Any]) -> Decoded:
         columns = list(zip(*map(msgspec.structs.astuple, rows), strict=True))
-        numeric = np.empty((len(rows), self._numbers), dtype=np.float32)
-        for at in range(self._numbers):
-            numeric[:, at] = columns[at]
-        categorical = np.empty((len(rows), len(self._columns)), dtype=object)
-        nulls = int(np.count_nonzero(np.isnan(numeric))) if self._has_nulls else 0
+        if self.schema.time is not None:
+            _check_years(columns[self._time_at], self.schema.time)
+        numeric = self._numeric(columns, len(rows))
+        categorical = np.empty((len(rows), len(self._categories)), dtype=object)
+        nulls = int(np.count_nonzero(np.isnan(numeric))) if self._has_absent_numbers else 0
         unseen = 0
-        for at, column in enumerate(self._columns):
-            values = column.texts(columns[self._numbers + at])
-            categorical[:, at] = values
-            if not column.known.issuperset(values):
-                strange = [value for value in values if value not in column.known]
+        for at, column in enumerate(self._categories):
+            found = column.texts(columns[self._numbers + at])
+            categorical[:, at] = found
+            if not column.known.issuperset(found):
+                strange = [text for text in found if text not in column.known]
                 absent = strange.count(MISSING)
                 nulls += absent
                 unseen += len(strange) - absent if column.is_complete else 0
         return Decoded(Batch(numeric, categorical), nulls, unseen)
+
+    def _numeric(self, columns: list[Any], rows: int) -> np.ndarray:
+        """The numeric columns as float32 (rows, k); what is absent is NaN."""
+        if self._has_absent_numbers:
+            by_column = np.array(columns[: self._numbers], dtype=np.float32)
+        else:  # twice as fast, and knows no None
+            values = chain.from_iterable(columns[: self._numbers])
+            by_column = np.fromiter(values, dtype=np.float32, count=self._numbers * rows)
+        return np.ascontiguousarray(by_column.reshape(self._numbers, rows).T)
 
     def _check_label(self, position: int, label: Label) -> None:
         if (label.prediction_id is None) == (label.key is None):
@@ -160,10 +169,21 @@ class _Categorical:
         self.known = frozenset(feature.categories)
         self.is_complete = len(feature.categories) < MAX_LISTED_CATEGORIES
         self._is_text = feature.type == "text" and not feature.nullable
+        self._texts = _Texts()
 
     def texts(self, values: Sequence[Any]) -> Sequence[str]:
-        """The canonical text of each value."""
-        return values if self._is_text else [canonical_category(value) for value in values]
+        """The canonical text of each value; within a column all values have one type, so equal values have one text."""
+        return values if self._is_text else list(map(self._texts.__getitem__, values))
+
+
+class _Texts(dict[Any, str]):
+    """Values and their canonical texts, remembered up to a bound: looking up is ten times faster than making."""
+
+    def __missing__(self, value: Any) -> str:
+        text = canonical_category(value)
+        if len(self) < REMEMBERED:
+            self[value] = text
+        return text
 
 
 def _row_type(schema: RowSchema) -> Any:
@@ -184,6 +204,13 @@ def _row_type(schema: RowSchema) -> Any:
 def _check_year(moment: datetime | None, row: int, field: str) -> None:
     if moment is not None and not YEARS[0] <= moment.year <= YEARS[1]:
         raise BadRequest(f"year {moment.year} is outside {YEARS[0]} to {YEARS[1]}", row=row, field=field)
+
+
+def _check_years(moments: Sequence[datetime | None], field: str) -> None:
+    first, last = YEARS
+    for row, moment in enumerate(moments):
+        if moment is not None and not first <= moment.year <= last:
+            _check_year(moment, row, field)
 
 
 def _type_of(feature: FeatureSchema) -> Any:

@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from everloop.adapters.registry import Registry, Version
-from everloop.adapters.service import NUDGE, describe_service, free_port, serve_command, serves, stop_process
+from everloop.adapters.service import (
+    NUDGE,
+    describe_service,
+    end_with_parent,
+    free_port,
+    serve_command,
+    serves,
+    stop_process,
+)
 from everloop.domain.errors import ServingRefused, StackError
 from everloop.domain.spec import ModelSpec
 from everloop.settings import Settings
@@ -140,7 +148,7 @@ class Generation:
             "EVERLOOP_FOLLOWING": str(self._folder.folder),
             "EVERLOOP_SERVING": self._spec.serving.model_dump_json(),
         }
-        return subprocess.Popen(serve_command(self.plan.serve, self.port), env=environment)
+        return subprocess.Popen(serve_command(self.plan.serve, self.port), env=environment, preexec_fn=end_with_parent)
 
 
 class Keeper:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
+from everloop.adapters.service import end_with_parent
 from everloop.domain.errors import StackError
 
 Slot = Literal["blue", "green"]
@@ -71,7 +72,9 @@ class Proxy:
             )
         )
         with log.open("wb") as output:
-            self.process = subprocess.Popen([program, "-db", "-f", str(config)], stdout=output, stderr=output)
+            self.process = subprocess.Popen(
+                [program, "-db", "-f", str(config)], stdout=output, stderr=output, preexec_fn=end_with_parent
+            )
         deadline = time.monotonic() + 10
         while not self._admin.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:

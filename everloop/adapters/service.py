@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import httpx
 from everloop.domain.errors import ServingRefused
 
 NUDGE = "nudge"
+PR_SET_PDEATHSIG = 1
 
 
 def serve_command(bento: str, port: int) -> list[str]:
@@ -101,6 +103,12 @@ def _wait_until_ready(
             return
         time.sleep(0.1)
     raise ServingRefused(f"{bento}: the service was not ready after {seconds:.0f} s: {_last_words(log)}")
+
+
+def end_with_parent() -> None:
+    """Ask the kernel to end this process when the one that started it is gone; for `preexec_fn`, on Linux."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def stop_process(process: subprocess.Popen[bytes]) -> None:
