@@ -36,6 +36,12 @@ _CONFIG: dict[str, Any] = json.loads((ROOT / "service.json").read_text()) if (RO
 _serving = Serving()
 
 
+def _workers() -> int:
+    """As today's spec says, if `everloop serve` has started this; else as it said when the bento was built."""
+    today = settings().serving
+    return today.workers if today else int(_CONFIG.get("workers", 1))
+
+
 class Hosted(bentoml.Service[Any]):
     """A BentoML service whose workers have our front before BentoML's own application.
 
@@ -57,7 +63,7 @@ class Hosted(bentoml.Service[Any]):
 
 @bentoml.service(
     name=_CONFIG.get("model", "everloop"),
-    workers=_CONFIG.get("workers", 1),
+    workers=_workers(),
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
     service_class=Hosted,
