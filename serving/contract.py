@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from itertools import chain
+from operator import or_
 from typing import Annotated, Any
 
 import msgspec
@@ -22,6 +24,8 @@ _NAMED = re.compile(r"field `(?P<field>[^`]+)`")
 
 # What JSON may hold and something behind it cannot: integers beyond 64 bits, floats beyond float32, years pandas has not.
 Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+# JSON has one kind of number: 1.0 is whole, and what pandas sends for an integer column that had a null.
+WholeNumber = Whole | Annotated[float, msgspec.Meta(multiple_of=1, ge=-(2**53), le=2**53)]
 Number = Annotated[float, msgspec.Meta(ge=-3.4e38, le=3.4e38)]
 YEARS = (1900, 2200)
 REMEMBERED = 10_000
@@ -49,21 +53,6 @@ class BadRequest(Exception):
         self.detail = {"row": row, "field": field, "rule": rule} | ({"limit": limit} if limit else {})
 
 
-class Label(msgspec.Struct, forbid_unknown_fields=True):
-    """One observed truth; names its prediction by id or by natural key."""
-
-    label: bool | Whole | Number | str
-    prediction_id: str | None = None
-    key: Whole | str | None = None
-    observed_at: datetime | None = None
-
-
-class LabelRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of POST /labels."""
-
-    labels: list[Label]
-
-
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """The rows of one request: as arrays, and what was counted on the way."""
@@ -81,12 +70,13 @@ class Contract:
         self.max_rows = max_rows
         self.row_type = _row_type(schema)
         self.request_type = msgspec.defstruct("PredictRequest", [("rows", list[self.row_type])], **_STRICT)  # type: ignore[name-defined]
+        self.labels_type = msgspec.defstruct("LabelRequest", [("labels", list[_label_type(schema)])], **_STRICT)  # type: ignore[misc]
         self._numbers = len(schema.numeric)
         self._categories = [_Categorical(feature) for feature in schema.categorical]
         self._time_at = len(schema.features)
         self._has_absent_numbers = any(feature.nullable for feature in schema.numeric)
         self._rows = msgspec.json.Decoder(self.request_type)
-        self._labels = msgspec.json.Decoder(LabelRequest)
+        self._labels = msgspec.json.Decoder(self.labels_type)
 
     def decode(self, body: bytes) -> Decoded:
         """The rows of a POST /predict body, at least one and at most `max_rows`.
@@ -102,13 +92,13 @@ class Contract:
             raise BadRequest(rule, status=413, limit="serving.max_rows")
         return self._as_arrays(rows)
 
-    def labels(self, body: bytes) -> Sequence[Label]:
+    def labels(self, body: bytes) -> Sequence[Any]:
         """The labels of a POST /labels body, at least one and at most `max_rows`.
 
         Raises:
             BadRequest: names the row, the field and the rule.
         """
-        labels: Sequence[Label] = _decode(self._labels, body).labels
+        labels: Sequence[Any] = _decode(self._labels, body).labels
         if not labels:
             raise BadRequest("labels is empty; send at least one label")
         if len(labels) > self.max_rows:
@@ -145,21 +135,12 @@ class Contract:
             by_column = np.fromiter(values, dtype=np.float32, count=self._numbers * rows)
         return np.ascontiguousarray(by_column.reshape(self._numbers, rows).T)
 
-    def _check_label(self, position: int, label: Label) -> None:
+    def _check_label(self, position: int, label: Any) -> None:
         if (label.prediction_id is None) == (label.key is None):
             raise BadRequest("exactly one of prediction_id and key is required", row=position, field="prediction_id")
         if label.key is not None and self.schema.key is None:
             raise BadRequest("this model has no key; send prediction_id", row=position, field="key")
-        if label.key is not None and isinstance(label.key, int) != (self.schema.key_type == "integer"):
-            expected = "int" if self.schema.key_type == "integer" else "str"
-            raise BadRequest(f"expected {expected}, got {type(label.key).__name__}", row=position, field="key")
         _check_year(label.observed_at, position, "observed_at")
-        if not self.schema.classes:
-            if isinstance(label.label, str | bool):
-                raise BadRequest(f"expected a number, got {type(label.label).__name__}", row=position, field="label")
-        elif not any(type(label.label) is type(name) for name in self.schema.classes):
-            expected = type(self.schema.classes[0]).__name__
-            raise BadRequest(f"expected {expected}, got {type(label.label).__name__}", row=position, field="label")
 
 
 class _Categorical:
@@ -193,12 +174,33 @@ def _row_type(schema: RowSchema) -> Any:
     rename = {f"f{position}": feature.name for position, feature in enumerate(features)}
     for attribute, name, kind in (
         ("event_time", schema.time, datetime),
-        ("key", schema.key, Whole if schema.key_type == "integer" else str),
+        ("key", schema.key, _key_type(schema)),
     ):
         if name is not None:
             fields.append((attribute, kind | None, None))
             rename[attribute] = name
     return msgspec.defstruct("Row", fields, rename=rename, **_STRICT)
+
+
+def _label_type(schema: RowSchema) -> Any:
+    """A struct for one observed truth, which names its prediction by id or by natural key."""
+    classes: dict[type, Any] = {str: str, bool: bool, int: WholeNumber, float: Number}
+    kinds = {type(name) for name in schema.classes}
+    label: Any = reduce(or_, [classes[kind] for kind in classes if kind in kinds]) if kinds else Number
+    return msgspec.defstruct(
+        "Label",
+        [
+            ("label", label),
+            ("prediction_id", str | None, None),
+            ("key", _key_type(schema) | None, None),
+            ("observed_at", datetime | None, None),
+        ],
+        **_STRICT,
+    )
+
+
+def _key_type(schema: RowSchema) -> Any:
+    return WholeNumber if schema.key_type == "integer" else str
 
 
 def _check_year(moment: datetime | None, row: int, field: str) -> None:
@@ -214,7 +216,7 @@ def _check_years(moments: Sequence[datetime | None], field: str) -> None:
 
 
 def _type_of(feature: FeatureSchema) -> Any:
-    kind: Any = {"number": Number, "integer": Whole, "text": str, "boolean": bool}[feature.type]
+    kind: Any = {"number": Number, "integer": WholeNumber, "text": str, "boolean": bool}[feature.type]
     if feature.role == "numeric":
         kind = Number
         if feature.low is not None:

@@ -82,31 +82,32 @@ class Following:
         """Afterwards the newest plan is known, and the version it wants prepared is prepared or refused."""
         stamp = self._folder.stamp()
         if stamp != self._stamp:
-            self.plan, self._stamp = self._folder.read(), stamp
-            self._prepare(self.plan.prepare)
+            plan, self._stamp = self._folder.read(), stamp
+            with self._lock:
+                self.plan = plan
+                self._refused = None
+                if self._prepared is not None and self._prepared.release.tag not in (plan.prepare, plan.serve):
+                    self._prepared = None
+            if plan.prepare is not None:
+                self._prepare(plan.prepare)
+            self._report()
         if self._turn.get() != self._seen:
             self._take_turn()
 
-    def _prepare(self, tag: str | None) -> None:
-        if tag is None:
-            self._refused = None
-            if self._prepared is not None and self._prepared.release.tag != self.plan.serve:
-                self._prepared = None  # else its turn comes in a moment
-        elif self._prepared is None or self._prepared.release.tag != tag:
-            started = time.monotonic()
-            try:
-                model = self._load(tag)
-            except Exception as exc:  # whatever is wrong with it, the old one stays
-                self._prepared, self._refused = (
-                    None,
-                    Refusal(version=tag.rpartition(":v")[2], reason=without_paths(str(exc))),
-                )
-                log.exception("refused %s", tag, extra={"event": "refused"})
-                self._on_refused(tag)
-            else:
-                self._prepared, self._refused = model, None
-                self._on_prepared(model, time.monotonic() - started)
-        self._report()
+    def _prepare(self, tag: str) -> None:
+        """Afterwards the version is loaded and checked beside the one that answers, or refused; requests do not wait for it."""
+        if self._prepared is not None and self._prepared.release.tag == tag:
+            return
+        started = time.monotonic()
+        try:
+            model = self._load(tag)
+        except Exception as exc:  # whatever is wrong with it, the old one stays
+            self._refused = Refusal(version=tag.rpartition(":v")[2], reason=without_paths(str(exc)))
+            log.exception("refused %s", tag, extra={"event": "refused"})
+            self._on_refused(tag)
+        else:
+            self._prepared = model
+            self._on_prepared(model, time.monotonic() - started)
 
     def _take_turn(self) -> None:
         """Serve what the plan in force says. A worker that was not asked in time loads it here, and answers late but right."""
@@ -114,13 +115,11 @@ class Following:
             turn = self._turn.get()
             if turn == self._seen:
                 return
-            plan, prepared = self._folder.read(), self._prepared
-            self.plan, self._seen = plan, turn
-            if plan.serve == self._model.release.tag:
+            self.plan, self._seen = self._folder.read(), turn
+            if self.plan.serve == self._model.release.tag:
                 return
-            if prepared is None or prepared.release.tag != plan.serve:
-                self._prepare(plan.serve)
-            if self._prepared is not None:
+            self._prepare(self.plan.serve)
+            if self._prepared is not None and self._prepared.release.tag == self.plan.serve:
                 self._model, self._prepared = self._prepared, None
                 self.since = datetime.now(UTC)
                 self._on_swap(self._model)

@@ -30,6 +30,8 @@ Handler = Callable[[bytes, str], Awaitable[bytes]]
 
 HEALTH = ("/livez", "/readyz", "/healthz")
 HOSTED = (*HEALTH, "/metrics", "/")
+HOSTED_METHODS = ("GET", "HEAD")
+DISCARD_SECONDS, DISCARD_BYTES = 2.0, 64_000_000
 _JSON = (b"content-type", b"application/json")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -53,6 +55,9 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if scope["type"] == "websocket":
+            await _refuse_websocket(scope, send)
+            return
         if scope["type"] != "http":
             await self._host(scope, receive, send)
             return
@@ -63,23 +68,48 @@ class Front:
                 raise BadRequest("an API key is required: Authorization: Bearer <key>, or X-API-Key: <key>", status=401)
             methods = self._routes.get(path)
             if methods is None:
-                if _is_hosted(path):
-                    await self._host(scope, receive, send)
-                    return
-                raise BadRequest(
-                    f"there is nothing at this path; there is {', '.join((*self._routes, *HOSTED))}", status=404
-                )
-            handler = methods.get(scope["method"])
+                await self._pass_on(scope, receive, send)
+                return
+            handler = methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
             if handler is None:
                 raise BadRequest(f"this path takes {', '.join(methods)}", status=405)
             status, answer = 200, await self._handle(handler, scope, receive, request_id)
         except BadRequest as exc:
             status, answer = exc.status, self._refuse(exc, request_id)
+            if status == 413:
+                await _discard(receive)
         except _Disconnected:
             return
         except Exception:  # noqa: BLE001 - the client gets a sentence, the log the trace
             status, answer = 500, self._fail(request_id)
-        await _send(send, status, answer, request_id, allow=status == 405 and ", ".join(self._routes[path]))
+        await _send(
+            send, status, answer, request_id, allow=status == 405 and ", ".join(self._routes.get(path, HOSTED_METHODS))
+        )
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """BentoML's answer, if the path is one of its own and it does not refuse.
+
+        Raises:
+            BadRequest: it is not, or BentoML refuses.
+        """
+        path = scope["path"]
+        if not _is_hosted(path):
+            known = ", ".join(dict.fromkeys((*self._routes, *HOSTED)))
+            raise BadRequest(f"there is nothing at this path; there is {known}", status=404)
+        if scope["method"] not in HOSTED_METHODS:
+            raise BadRequest(f"this path takes {', '.join(HOSTED_METHODS)}", status=405)
+        refused = 0
+
+        async def relay(message: MutableMapping[str, Any]) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refused = message["status"]
+            if not refused:
+                await send(message)
+
+        await self._host(scope, receive, relay)
+        if refused:
+            raise BadRequest(f"nothing can be had at {path}", status=refused)
 
     async def _handle(self, handler: Handler, scope: Scope, receive: Receive, request_id: str) -> bytes:
         limits = self._serving()
@@ -112,7 +142,7 @@ class _Disconnected(Exception):
 
 
 async def _read_body(scope: Scope, receive: Receive, limits: ServingSpec) -> bytes:
-    if scope["method"] == "GET":
+    if scope["method"] in ("GET", "HEAD"):
         return b""
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > limits.max_body_bytes:
@@ -125,6 +155,31 @@ async def _read_body(scope: Scope, receive: Receive, limits: ServingSpec) -> byt
     except TimeoutError:
         rule = f"the body did not arrive within {limits.timeout_seconds:g} s"
         raise BadRequest(rule, status=408, limit="serving.timeout_seconds") from None
+
+
+async def _discard(receive: Receive) -> None:
+    """Read what is left of a body that is too large: many clients look at the answer only after they have sent all."""
+    left = DISCARD_BYTES
+    try:
+        async with asyncio.timeout(DISCARD_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body"):
+                    return
+    except TimeoutError:
+        return
+
+
+async def _refuse_websocket(scope: Scope, send: Send) -> None:
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    answer = orjson.dumps(
+        {"error": {"row": None, "field": None, "rule": "this service speaks plain HTTP, no WebSocket"}}
+    )
+    await send({"type": "websocket.http.response.start", "status": 404, "headers": [_JSON]})
+    await send({"type": "websocket.http.response.body", "body": answer})
 
 
 async def _receive_all(receive: Receive, limits: ServingSpec) -> bytes:

@@ -289,8 +289,7 @@ class Keeper:
         return Generation(self._spec, self._settings, version, self._folder / f"generation-{self._started}", port)
 
     def _start_proxy(self, program: str) -> Proxy:
-        seconds = self._spec.serving.timeout_seconds * 2
-        return Proxy(program, self._settings.port_of(self._spec), folder=self._folder, server_seconds=seconds)
+        return Proxy(program, self._settings.port_of(self._spec), folder=self._folder, serving=self._spec.serving)
 
     def _revive_proxy(self) -> None:
         program = haproxy()

@@ -13,6 +13,7 @@ from typing import Literal
 
 from everloop.adapters.service import end_with_parent
 from everloop.domain.errors import StackError
+from everloop.domain.spec import ServingSpec
 
 Slot = Literal["blue", "green"]
 SLOTS: tuple[Slot, Slot] = ("blue", "green")
@@ -30,11 +31,13 @@ defaults
     timeout connect 1s
     timeout client 75s
     timeout http-keep-alive 75s
+    timeout http-request {request_ms}ms
     timeout server {server_seconds}s
 {errors}
 
 frontend public
     bind 127.0.0.1:{port}
+    http-request deny deny_status 413 if {{ req.hdr(content-length) -m int gt {max_body_bytes} }}
     default_backend service
 
 backend service
@@ -44,6 +47,8 @@ backend service
 
 
 _ERRORS = {
+    408: "the request did not arrive in time",
+    413: "the body is larger than serving.max_body_bytes allows; split the request",
     502: "the worker ended while it answered; try again",
     503: "the service is starting; try again",
     504: "the answer took too long; send fewer rows",
@@ -58,7 +63,7 @@ def haproxy() -> str | None:
 class Proxy:
     """A running HAProxy with two places for a service, blue and green."""
 
-    def __init__(self, program: str, port: int, *, folder: Path, server_seconds: float) -> None:
+    def __init__(self, program: str, port: int, *, folder: Path, serving: ServingSpec) -> None:
         """Start it; nothing answers behind it yet.
 
         Raises:
@@ -68,7 +73,12 @@ class Proxy:
         config, log = folder / "haproxy.cfg", folder / "haproxy.log"
         config.write_text(
             _CONFIGURATION.format(
-                admin=self._admin, port=port, server_seconds=int(server_seconds) + 10, errors=_json_errors()
+                admin=self._admin,
+                port=port,
+                request_ms=int(serving.timeout_seconds * 1000),
+                server_seconds=int(2 * serving.timeout_seconds) + 10,
+                max_body_bytes=serving.max_body_bytes,
+                errors=_json_errors(),
             )
         )
         with log.open("wb") as output:

@@ -21,6 +21,8 @@ def compact(spec: ModelSpec) -> None:
     for folder, compact_segments in ((here.inference, compact_captured), (here.labels, compact_labels)):
         done = compact_segments(folder, spec)
         gone = expire(folder / spec.name, older_than=oldest, above_bytes=here.keep_bytes)
+        if done.failed:
+            log.error("%s: %d segments cannot be compacted; they stay readable", folder.name, done.failed)
         if done.segments or gone:
             log.info(
                 "%s: %d segments compacted, %s rows, %d torn lines dropped, %d expired files deleted",

@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 import pandas as pd
+import pyarrow as pa
 
 from everloop.domain.spec import ModelSpec
 
@@ -34,11 +35,12 @@ LABEL_COLUMNS = ["prediction_id", "key", "label", "observed_at"]
 
 @dataclass(frozen=True)
 class Compaction:
-    """What one compaction did."""
+    """What one compaction did; `failed` segments stay lines, and readable."""
 
     segments: int
     rows: int
     torn: int
+    failed: int = 0
 
 
 def read_captured(folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None = None) -> pd.DataFrame:
@@ -60,7 +62,7 @@ def read_labels(folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None = N
 
     With `until`, only labels observed at or before it.
     """
-    frame = _read(folder / spec.name, LABEL_COLUMNS, _labels_of)
+    frame = _read(folder / spec.name, LABEL_COLUMNS, lambda line: _labels_of(line, spec))
     frame["observed_at"] = _times(frame["observed_at"])
     if until is not None:
         frame = frame[frame["observed_at"] <= until]
@@ -98,7 +100,7 @@ def compact_captured(folder: Path, spec: ModelSpec) -> Compaction:
 
 def compact_labels(folder: Path, spec: ModelSpec) -> Compaction:
     """Afterwards every closed segment of labels is Parquet, partitioned by date."""
-    return _compact(folder / spec.name, _labels_of, by_version=False)
+    return _compact(folder / spec.name, lambda line: _labels_of(line, spec), by_version=False)
 
 
 def expire(folder: Path, *, older_than: datetime, above_bytes: int) -> list[Path]:
@@ -126,25 +128,26 @@ def _predictions_of(line: dict[str, Any], spec: ModelSpec) -> Iterator[dict[str,
         event_time = row.get(spec.time) if spec.time is not None else None
         yield {
             "prediction_id": identifier,
-            "key": row.get(spec.key) if spec.key is not None else None,
+            "key": _whole(row.get(spec.key)) if spec.key is not None else None,
             "event_time": _utc(event_time) if event_time else line["at"],
             "served_at": line["at"],
             "model_version": answer["model_version"],
             "prediction": prediction,
             "probabilities": shares,
             "latency_ms": line["ms"],
-            **{f"features.{name}": row.get(name) for name in spec.features.names},
+            **{f"features.{name}": _number(row.get(name)) for name in spec.features.numeric},
+            **{f"features.{name}": row.get(name) for name in spec.features.categorical},
         }
 
 
-def _labels_of(line: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _labels_of(line: dict[str, Any], spec: ModelSpec) -> Iterator[dict[str, Any]]:
     """One row a label of a captured request."""
     for label in line["request"]["labels"]:
         observed = label.get("observed_at")
         yield {
             "prediction_id": label.get("prediction_id"),
-            "key": label.get("key"),
-            "label": label["label"],
+            "key": _whole(label.get("key")),
+            "label": float(label["label"]) if spec.kind == "regression" else label["label"],
             "observed_at": _utc(observed) if observed else line["at"],
         }
 
@@ -154,10 +157,10 @@ def _read(folder: Path, columns: Sequence[str], rows_of: Any) -> pd.DataFrame:
     frames, read, torn = [], set(), 0
     for path in sorted(folder.glob("date=*/*.jsonl")):
         with contextlib.suppress(FileNotFoundError):  # compacted in this moment: its Parquet file is read below
-            found, lost = _parse(path.read_bytes())
+            rows, lost = _parse(path.read_bytes(), rows_of)
             read.add(path.stem)
             torn += lost
-            frames.append(_frame([row for line in found for row in rows_of(line)], columns))
+            frames.append(_frame(rows, columns))
     compacted = [path for path in sorted(folder.glob("date=*/**/*.parquet")) if path.stem not in read]
     frames += [_same_columns(pd.read_parquet(path), columns) for path in compacted]
     if torn:
@@ -170,21 +173,25 @@ def _read(folder: Path, columns: Sequence[str], rows_of: Any) -> pd.DataFrame:
 
 
 def _compact(folder: Path, rows_of: Any, *, by_version: bool) -> Compaction:
-    segments = rows = torn = 0
+    segments = rows = torn = failed = 0
     for path in sorted(folder.glob("date=*/*.jsonl")):
         with path.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # a worker still appends to it
-            found, lost = _parse(file.read())
-            made = [row for line in found for row in rows_of(line)]
-            _write(path, made, by_version=by_version)
+            made, lost = _parse(file.read(), rows_of)
+            try:
+                _write(path, made, by_version=by_version)
+            except (pa.ArrowException, OSError):
+                log.exception("%s cannot be compacted and stays as it is", path)
+                failed += 1
+                continue
             path.unlink()
         segments, rows, torn = segments + 1, rows + len(made), torn + lost
     if torn:
         log.warning("%s: dropped %d torn lines that a killed writer left", folder, torn)
-    return Compaction(segments, rows, torn)
+    return Compaction(segments, rows, torn, failed)
 
 
 def _write(segment: Path, rows: list[dict[str, Any]], *, by_version: bool) -> None:
@@ -198,16 +205,25 @@ def _write(segment: Path, rows: list[dict[str, Any]], *, by_version: bool) -> No
         beside.replace(folder / f"{segment.stem}.parquet")
 
 
-def _parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
-    """The complete lines and how many were torn; read by the decoder that had accepted the requests."""
-    found, torn = [], 0
+def _parse(data: bytes, rows_of: Any) -> tuple[list[dict[str, Any]], int]:
+    """The rows of complete lines and how many lines were torn; read by the decoder that had accepted the requests."""
+    rows, torn = [], 0
     for line in data.split(b"\n"):
         if line:
             try:
-                found.append(msgspec.json.decode(line))
-            except msgspec.DecodeError:
+                rows += list(rows_of(msgspec.json.decode(line)))
+            except (msgspec.DecodeError, KeyError, TypeError, ValueError):
                 torn += 1
-    return found, torn
+    return rows, torn
+
+
+def _number(value: Any) -> float | None:
+    """A number as the contract had read it: 3 and 3.0 are the same, and Parquet has one type for both."""
+    return None if value is None else float(value)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) else value
 
 
 def _frame(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
