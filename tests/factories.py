@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from everloop.adapters.model_files import MANIFEST_FILE, MODEL_FILE
+from everloop.adapters.model_files import MANIFEST_FILE, MODEL_FILE, ONNX_FILE
+from everloop.adapters.onnx_export import export_onnx
+from everloop.adapters.onnx_runtime import OnnxModel
+from everloop.domain.batch import Batch
 from everloop.domain.configuration import Configuration
 from everloop.domain.drift import DriftReport
-from everloop.domain.frames import conform, derive_schema
+from everloop.domain.frames import batch_of, conform, derive_schema, frame_of
 from everloop.domain.manifest import Manifest, RecordedRequest
-from everloop.domain.metrics import row_losses, summarize
+from everloop.domain.metrics import Predictions, row_losses, summarize
+from everloop.domain.parity import compare_answers, not_exported
 from everloop.domain.performance import PerformanceReport
-from everloop.domain.pipelines import build_pipeline, predict
+from everloop.domain.pipelines import build_pipeline, predict, predict_conformed
 from everloop.domain.retraining import Action, RetrainingDecision, decision_id
+from everloop.domain.schema import RowSchema
 from everloop.domain.spec import Kind, ModelSpec
 from everloop.domain.windows import Window
+from serving.contract import Contract
 from serving.models import RELEASE_FILE, LoadedModel, Release
 
 # OpenMP reads it when scikit-learn is first imported; on busy cores its threads fight, for seconds
@@ -30,6 +37,7 @@ START = datetime(2024, 3, 1)
 BOOSTING = {
     "regression": "sklearn.ensemble.HistGradientBoostingRegressor",
     "binary": "sklearn.ensemble.HistGradientBoostingClassifier",
+    "multiclass": "sklearn.ensemble.HistGradientBoostingClassifier",
 }
 LINEAR = {"regression": "sklearn.linear_model.Ridge", "binary": "sklearn.linear_model.LogisticRegression"}
 
@@ -84,9 +92,34 @@ def as_requests(rows: pd.DataFrame, spec: ModelSpec) -> list[dict[str, Any]]:
     ]
 
 
+class FittedModel:
+    """A runtime over a pipeline that was never on disk."""
+
+    def __init__(self, pipeline: Any, schema: RowSchema) -> None:
+        self._pipeline = pipeline
+        self._schema = schema
+
+    def predict(self, batch: Batch) -> Predictions:
+        """What the pipeline says about the rows of `batch`."""
+        return predict_conformed(self._pipeline, frame_of(batch, self._schema), classes=self._schema.classes)
+
+
+@dataclass(frozen=True)
+class MadeModel(LoadedModel):
+    """A version with what it was made from."""
+
+    pipeline: Any
+    onnx: bytes
+
+
 def make_model(
-    kind: Kind = "regression", *, version: str = "1", code: str = "same", estimator: str | None = None
-) -> LoadedModel:
+    kind: Kind = "regression",
+    *,
+    version: str = "1",
+    code: str = "same",
+    estimator: str | None = None,
+    runtime: Literal["native", "onnx"] = "native",
+) -> MadeModel:
     """A version fitted on `make_rows`, with its manifest and twelve recorded answers."""
     spec, rows = make_spec(kind), make_rows()
     schema = derive_schema(rows, spec)
@@ -97,6 +130,13 @@ def make_model(
     asked = rows.tail(12)
     said = predict(pipeline, asked, schema)
     losses = row_losses(spec.gates.metric, asked[spec.target].to_numpy(), said)
+    onnx = export_onnx(pipeline, schema) if runtime == "onnx" else b""
+    answers_by_onnx = OnnxModel(onnx, schema) if onnx else None
+    parity = (
+        compare_answers(said, answers_by_onnx.predict(batch_of(asked, schema)))
+        if answers_by_onnx
+        else not_exported("not asked for")
+    )
     manifest = Manifest(
         model=spec.name,
         kind=kind,
@@ -108,8 +148,12 @@ def make_model(
         trained_from=START.isoformat(),
         trained_until=rows["when"].iloc[-1].isoformat(),
         rows=len(rows),
+        made_at=datetime.now(UTC),
         snapshot="0" * 64,
         serving=spec.serving,
+        runtime=runtime,
+        runtime_reason=parity.reason,
+        tolerance=parity.allowed_difference or 1e-6,
         rehearsal=tuple(
             RecordedRequest(
                 row=row,
@@ -119,15 +163,25 @@ def make_model(
             for position, row in enumerate(as_requests(asked, spec))
         ),
     )
-    return LoadedModel(Release(model=spec.name, version=version, code=code), manifest, pipeline)
+    return MadeModel(
+        Release(model=spec.name, version=version, code=code),
+        manifest,
+        answers_by_onnx or FittedModel(pipeline, schema),
+        Contract(schema, max_rows=spec.serving.max_rows),
+        pipeline,
+        onnx,
+    )
 
 
-def save_model(model: LoadedModel, folder: Path) -> Path:
+def save_model(model: MadeModel, folder: Path) -> Path:
     """`folder`, which now holds the three files of `model`."""
     from skops.io import dump
 
     folder.mkdir(parents=True, exist_ok=True)
-    dump(model.pipeline, folder / MODEL_FILE)
+    if model.onnx:
+        (folder / ONNX_FILE).write_bytes(model.onnx)
+    else:
+        dump(model.pipeline, folder / MODEL_FILE)
     (folder / MANIFEST_FILE).write_text(model.manifest.model_dump_json(), encoding="utf-8")
     (folder / RELEASE_FILE).write_text(model.release.model_dump_json(), encoding="utf-8")
     return folder

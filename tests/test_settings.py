@@ -25,8 +25,14 @@ CHANGED: dict[str, Any] = {
     "mlflow_port": 5001,
     "service_ports": {"bikes": 3001, "scooters": 3002},
     "capture": "/somewhere/captured",
-    "pinned": True,
+    "serving": {"port": 3456, "max_rows": 7, "timeout_seconds": 0.5, "api_key_env": "BIKE_KEYS"},
+    "following": "/somewhere/plan",
+    "segment_bytes": 5000,
+    "segment_seconds": 60.5,
+    "keep_days": 30.5,
+    "keep_bytes": 1_000_000,
     "poll_seconds": 0.25,
+    "refused_seconds": 11.5,
     "verify_seconds": 12.5,
     "boot_seconds": 13.5,
     "lease_seconds": 14.5,
@@ -103,10 +109,34 @@ def test_a_service_listens_where_its_spec_says_unless_a_setting_says_otherwise()
 
 
 @pytest.mark.parametrize(
+    ("value", "keys"), [("one", ("one",)), ("new, old", ("new", "old")), (" new ,,old,", ("new", "old"))]
+)
+def test_the_keys_of_a_service_are_those_in_the_variable_that_its_spec_names(
+    monkeypatch: pytest.MonkeyPatch, value: str, keys: tuple[str, ...]
+) -> None:
+    """Several are separated by commas, so that a key can be exchanged without a gap."""
+    monkeypatch.setenv("BIKE_KEYS", value)
+    assert Settings().api_keys(make_spec(serving={"api_key_env": "BIKE_KEYS"}).serving) == keys
+    assert Settings().api_keys(make_spec(serving={}).serving) == ()
+
+
+@pytest.mark.parametrize("value", [None, "", " , "])
+def test_a_service_that_shall_have_a_key_and_has_none_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    """It must not be open because somebody forgot to set a variable."""
+    monkeypatch.delenv("BIKE_KEYS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("BIKE_KEYS", value)
+    with pytest.raises(EverloopError, match=r"serving.api_key_env is BIKE_KEYS and that variable holds no key; set it"):
+        Settings().api_keys(make_spec(serving={"api_key_env": "BIKE_KEYS"}).serving)
+
+
+@pytest.mark.parametrize(
     ("name", "value", "rule"),
     [
         ("PREFECT_PORT", "forty", "Input should be a valid integer"),
-        ("PINNED", "maybe", "Input should be a valid boolean"),
+        ("KEEP_DAYS", "0", "Input should be greater than 0"),
         ("POLL_SECONDS", "0", "Input should be greater than 0"),
         ("MAX_ATTEMPTS", "0", "Input should be greater than or equal to 1"),
         ("SERVICE_PORTS", '{"bikes": "x"}', "Input should be a valid integer"),
@@ -133,10 +163,10 @@ def test_a_wrong_variable_is_named_with_its_value_in_one_sentence(
 
 def test_every_wrong_variable_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVERLOOP_THREADS", "0")
-    monkeypatch.setenv("EVERLOOP_PINNED", "maybe")
-    with pytest.raises(EverloopError, match="EVERLOOP_PINNED is 'maybe'") as caught:
+    monkeypatch.setenv("EVERLOOP_POLL_SECONDS", "soon")
+    with pytest.raises(EverloopError, match="EVERLOOP_POLL_SECONDS is 'soon'") as caught:
         settings.__wrapped__()
-    assert [line.split()[0] for line in str(caught.value).splitlines()] == ["EVERLOOP_PINNED", "EVERLOOP_THREADS"]
+    assert [line.split()[0] for line in str(caught.value).splitlines()] == ["EVERLOOP_POLL_SECONDS", "EVERLOOP_THREADS"]
 
 
 @pytest.mark.parametrize("name", ["home", "capture"])

@@ -203,9 +203,7 @@ def test_a_killed_service_leaves_nothing_behind_and_its_doors_stay_closed(servic
     """Every key of a rotation opens, no other does; after SIGKILL of the keeper nothing of it runs on."""
     rows = as_requests(make_rows(), make_spec())[:1]
     statuses = {
-        key: httpx.post(
-            f"{service.url}/predict", json={"rows": rows}, headers={"X-API-Key": key}
-        ).status_code
+        key: httpx.post(f"{service.url}/predict", json={"rows": rows}, headers={"X-API-Key": key}).status_code
         for key in (KEY, "second-key", "third-key", "")
     }
     assert statuses == {KEY: 200, "second-key": 200, "third-key": 401, "": 401}
