@@ -23,6 +23,7 @@ log = logging.getLogger("everloop.capture")
 
 SLOW_SECONDS = 0.1
 """An append that takes longer moves the next ones to the thread."""
+RETRY_SECONDS = 10.0
 PENDING_BYTES = 64_000_000
 """What may wait for a slow disk; more is lost, and counted."""
 
@@ -50,14 +51,14 @@ class Segments:
             OSError: the disk is full, or the folder cannot be written; nothing of the line is kept.
         """
         if self._file < 0 or self._size >= self._max_bytes or time.time() >= self._ends:
-            self._open()
+            self._rotate()
         written = 0
         try:
             while written < len(line):
                 written += os.write(self._file, line[written:] if written else line)
         except OSError:
             if written:
-                os.ftruncate(self._file, self._size)
+                self._cut_off()
             raise
         self._size += written
 
@@ -67,16 +68,44 @@ class Segments:
             os.close(self._file)
         self._file = -1
 
-    def _open(self) -> None:
+    def _cut_off(self) -> None:
+        """Afterwards the part of a line is gone; if the disk does not even allow that, the next line gets a new segment."""
+        try:
+            os.ftruncate(self._file, self._size)
+        except OSError:
+            self.close()
+
+    def _rotate(self) -> None:
+        """Afterwards a new segment is open; if none can be made, the old one goes on for a while."""
         now = datetime.now(UTC)
         path = self._folder / f"date={now:%Y-%m-%d}" / f"{self._writer}-{self._number:05d}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = _open_locked(path)
+        except OSError:
+            if self._file < 0:
+                raise
+            self._size, self._ends = os.fstat(self._file).st_size, time.time() + RETRY_SECONDS
+            return
         self.close()
         self._file, self._size, self._number = file, 0, self._number + 1
         midnight = (now.timestamp() // 86_400 + 1) * 86_400
         self._ends = min(time.time() + self._max_seconds, midnight)
+
+
+def _open_locked(path: Path) -> int:
+    """A descriptor of the file at `path`, locked; made again if compaction has taken it away before it was locked."""
+    while True:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            is_there = os.fstat(file).st_nlink > 0
+        except OSError:
+            os.close(file)
+            raise
+        if is_there:
+            return file
+        os.close(file)
 
 
 class Capture:
@@ -98,8 +127,9 @@ class Capture:
 
     def keep(self, line: bytes, items: int) -> bool:
         """True if `line`, which holds `items` rows or labels, is kept, or waits for a slow disk."""
-        if self._thread is not None and not self._is_drained():
-            return self._queue(line, items)
+        with self._changed:
+            if self._thread is not None:
+                return self._queue(line, items)
         started = time.perf_counter()
         kept = self._append(line, items)
         if time.perf_counter() - started > SLOW_SECONDS:
@@ -130,7 +160,7 @@ class Capture:
         except OSError as exc:
             self._lose(items, exc.strerror or type(exc).__name__)
             return False
-        if self.problem is not None:
+        if self.problem is not None and len(self._pending) <= 1:
             log.warning("captured rows are kept again", extra={"event": "capture recovered"})
             self.problem = None
         return True
@@ -144,22 +174,13 @@ class Capture:
             log.error("captured rows are lost: %s", problem, extra={"event": "capture lost"})
 
     def _queue(self, line: bytes, items: int) -> bool:
-        with self._changed:
-            if self._pending_bytes + len(line) > PENDING_BYTES:
-                self._lose(items, "the disk is too slow")
-                return False
-            self._pending.append((time.monotonic(), line, items))
-            self._pending_bytes += len(line)
-            self._changed.notify_all()
-            return True
-
-    def _is_drained(self) -> bool:
-        """True, and the thread gone, if it has nothing left to write."""
-        with self._changed:
-            if self._thread is not None and self._thread.is_alive():
-                return False
-            self._thread = None
-            return True
+        if self._pending_bytes + len(line) > PENDING_BYTES:
+            self._lose(items, "the disk is too slow")
+            return False
+        self._pending.append((time.monotonic(), line, items))
+        self._pending_bytes += len(line)
+        self._changed.notify_all()
+        return True
 
     def _drain(self) -> None:
         """Write what waits; end once nothing waits and the last write was quick."""

@@ -35,7 +35,7 @@ _STRICT: dict[str, Any] = {"forbid_unknown_fields": True, "gc": False}
 class BadRequest(Exception):
     """The request breaks the contract; carries the HTTP status and what the client should mend.
 
-    `limit` names the setting that was exceeded, if it was one.
+    `limit` names the setting that was exceeded, if it was one. `is_unread`: the client may still be sending its body.
     """
 
     def __init__(
@@ -46,9 +46,11 @@ class BadRequest(Exception):
         row: int | None = None,
         field: str | None = None,
         limit: str | None = None,
+        is_unread: bool = False,
     ) -> None:
         super().__init__(rule)
         self.status = status
+        self.is_unread = is_unread
         self.kind = limit or ("contract" if status == 400 else "refused")
         self.detail = {"row": row, "field": field, "rule": rule} | ({"limit": limit} if limit else {})
 

@@ -50,7 +50,7 @@ class Following:
         self._folder = folder
         self._load = load
         self._on_prepared, self._on_swap, self._on_refused = on_prepared, on_swap, on_refused
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._turn = folder.open_turn()
         self._prepared: LoadedModel | None = None
         self._refused: Refusal | None = None
@@ -85,7 +85,8 @@ class Following:
             plan, self._stamp = self._folder.read(), stamp
             with self._lock:
                 self.plan = plan
-                self._refused = None
+                if self._refused and self._refused.version not in (_number(plan.prepare), _number(plan.serve)):
+                    self._refused = None
                 if self._prepared is not None and self._prepared.release.tag not in (plan.prepare, plan.serve):
                     self._prepared = None
             if plan.prepare is not None:
@@ -102,11 +103,13 @@ class Following:
         try:
             model = self._load(tag)
         except Exception as exc:  # whatever is wrong with it, the old one stays
-            self._refused = Refusal(version=tag.rpartition(":v")[2], reason=without_paths(str(exc)))
+            self._refused = Refusal(version=_number(tag), reason=without_paths(str(exc)))
             log.exception("refused %s", tag, extra={"event": "refused"})
             self._on_refused(tag)
         else:
-            self._prepared = model
+            with self._lock:
+                is_late = tag == self._model.release.tag  # its turn came meanwhile, and it was loaded there
+                self._prepared, self._refused = None if is_late else model, None
             self._on_prepared(model, time.monotonic() - started)
 
     def _take_turn(self) -> None:
@@ -123,6 +126,7 @@ class Following:
                 self._model, self._prepared = self._prepared, None
                 self.since = datetime.now(UTC)
                 self._on_swap(self._model)
+        self._report()
 
     def _report(self) -> None:
         self._folder.report(
@@ -147,3 +151,8 @@ class Following:
                 log.exception("the plan cannot be followed; v%s goes on", self._model.release.version)
                 time.sleep(1)
             time.sleep(POLL_SECONDS)
+
+
+def _number(tag: str | None) -> str:
+    """The version in a tag of the model store."""
+    return (tag or "").rpartition(":v")[2]

@@ -76,7 +76,7 @@ class Front:
             status, answer = 200, await self._handle(handler, scope, receive, request_id)
         except BadRequest as exc:
             status, answer = exc.status, self._refuse(exc, request_id)
-            if status == 413:
+            if exc.is_unread:
                 await _discard(receive)
         except _Disconnected:
             return
@@ -113,11 +113,13 @@ class Front:
 
     async def _handle(self, handler: Handler, scope: Scope, receive: Receive, request_id: str) -> bytes:
         limits = self._serving()
-        if self._in_flight >= limits.max_concurrent:
+        if scope["method"] == "POST" and self._in_flight >= limits.max_concurrent:
             rule = (
                 f"{self._in_flight} requests are being answered, at most {limits.max_concurrent} at a time; try again"
             )
             raise BadRequest(rule, status=429, limit="serving.max_concurrent")
+        if scope["method"] != "POST":  # health and description are answered also when all places are taken
+            return await handler(b"", request_id)
         self._in_flight += 1
         try:
             body = await _read_body(scope, receive, limits)
@@ -142,11 +144,9 @@ class _Disconnected(Exception):
 
 
 async def _read_body(scope: Scope, receive: Receive, limits: ServingSpec) -> bytes:
-    if scope["method"] in ("GET", "HEAD"):
-        return b""
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > limits.max_body_bytes:
-            raise _too_large(limits)
+            raise _too_large(limits, is_unread=True)
         if name == b"content-encoding" and value.lower() != b"identity":
             raise BadRequest("compressed bodies are not taken; send plain JSON", status=415)
     try:
@@ -190,14 +190,14 @@ async def _receive_all(receive: Receive, limits: ServingSpec) -> bytes:
             raise _Disconnected
         body += message.get("body", b"")
         if len(body) > limits.max_body_bytes:
-            raise _too_large(limits)
+            raise _too_large(limits, is_unread=bool(message.get("more_body")))
         if not message.get("more_body"):
             return body
 
 
-def _too_large(limits: ServingSpec) -> BadRequest:
+def _too_large(limits: ServingSpec, *, is_unread: bool) -> BadRequest:
     rule = f"the body is larger than {limits.max_body_bytes} bytes; split the request"
-    return BadRequest(rule, status=413, limit="serving.max_body_bytes")
+    return BadRequest(rule, status=413, limit="serving.max_body_bytes", is_unread=is_unread)
 
 
 async def _send(send: Send, status: int, body: bytes, request_id: str, *, allow: str | bool = False) -> None:

@@ -20,6 +20,7 @@ SLOTS: tuple[Slot, Slot] = ("blue", "green")
 
 _CONFIGURATION = """\
 global
+    noreuseport
     stats socket {admin} mode 600 level admin
     maxconn 8192
     nbthread 1
@@ -86,12 +87,19 @@ class Proxy:
                 [program, "-db", "-f", str(config)], stdout=output, stderr=output, preexec_fn=end_with_parent
             )
         deadline = time.monotonic() + 10
-        while not self._admin.exists():
+        while not self._is_up():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 words = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it printed nothing"]
                 raise StackError(f"HAProxy does not start on port {port}: {words[0]}")
             time.sleep(0.02)
+
+    def _is_up(self) -> bool:
+        """True once it answers: it makes its socket before it takes its port."""
+        try:
+            return bool(self._ask("show info")) and self.process.poll() is None
+        except OSError:
+            return False
 
     def switch(self, to: Slot, port: int) -> None:
         """Afterwards every new request goes to the service on `port`, now in the place `to`; the other place is drained."""

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from everloop.adapters.onnx_export import export_onnx
-from everloop.adapters.onnx_runtime import OnnxModel
+from everloop.adapters.onnx_runtime import answer_with
 from everloop.domain.errors import ConversionFailed
 from everloop.domain.frames import batch_of
 from everloop.domain.parity import ParityReport, compare_answers, not_exported
@@ -31,7 +31,7 @@ def export(data: Prepared, challenger: Challenger, evaluation: Evaluation) -> Ex
     """The challenger as ONNX if it answers the holdout as the fitted pipeline does; else why that one serves."""
     try:
         model = export_onnx(challenger.pipeline, data.schema)
-        answers = OnnxModel(model, data.schema).predict(batch_of(data.split.holdout, data.schema))
+        answers = answer_with(model, batch_of(data.split.holdout, data.schema), data.schema)
         parity = compare_answers(evaluation.predicted, answers)
     except ConversionFailed as exc:
         model, parity = b"", not_exported(str(exc))

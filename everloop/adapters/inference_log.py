@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from typing import Any
 import msgspec
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from everloop.domain.spec import ModelSpec
 
@@ -154,17 +154,19 @@ def _labels_of(line: dict[str, Any], spec: ModelSpec) -> Iterator[dict[str, Any]
 
 def _read(folder: Path, columns: Sequence[str], rows_of: Any) -> pd.DataFrame:
     """Every row under `folder`: lines first, then the Parquet files of all other segments."""
-    frames, read, torn = [], set(), 0
+    frames, read, torn, unreadable = [], set(), 0, 0
     for path in sorted(folder.glob("date=*/*.jsonl")):
         with contextlib.suppress(FileNotFoundError):  # compacted in this moment: its Parquet file is read below
-            rows, lost = _parse(path.read_bytes(), rows_of)
+            rows, lost, strange = _parse(path.read_bytes(), rows_of)
             read.add(path.stem)
-            torn += lost
+            torn, unreadable = torn + lost, unreadable + strange
             frames.append(_frame(rows, columns))
     compacted = [path for path in sorted(folder.glob("date=*/**/*.parquet")) if path.stem not in read]
-    frames += [_same_columns(pd.read_parquet(path), columns) for path in compacted]
+    frames += [_same_columns(_read_parquet(path), columns) for path in compacted]
     if torn:
         log.warning("%s: dropped %d torn lines that a killed writer left", folder, torn)
+    if unreadable:
+        log.error("%s: %d lines are not what today's spec expects and are left out", folder, unreadable)
     full = [frame for frame in frames if len(frame)]
     if not full:
         return _frame([], columns)
@@ -180,10 +182,12 @@ def _compact(folder: Path, rows_of: Any, *, by_version: bool) -> Compaction:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # a worker still appends to it
-            made, lost = _parse(file.read(), rows_of)
+            made, lost, strange = _parse(file.read(), rows_of)
             try:
+                if strange:
+                    raise ValueError(f"{strange} lines are not what today's spec expects")
                 _write(path, made, by_version=by_version)
-            except (pa.ArrowException, OSError):
+            except (pa.ArrowException, OSError, ValueError):
                 log.exception("%s cannot be compacted and stays as it is", path)
                 failed += 1
                 continue
@@ -200,21 +204,42 @@ def _write(segment: Path, rows: list[dict[str, Any]], *, by_version: bool) -> No
         own = [row for row in rows if version is None or row["model_version"] == version]
         folder = segment.parent if version is None else segment.parent / f"version={version}"
         folder.mkdir(exist_ok=True)
-        beside = folder / f".{segment.stem}.{os.getpid()}"
+        beside = (
+            folder / f".{segment.stem}"
+        )  # one name: the segment is locked, and a killed compaction's is written over
         _frame(own, list(own[0])).to_parquet(beside, index=False)
         beside.replace(folder / f"{segment.stem}.parquet")
 
 
-def _parse(data: bytes, rows_of: Any) -> tuple[list[dict[str, Any]], int]:
-    """The rows of complete lines and how many lines were torn; read by the decoder that had accepted the requests."""
-    rows, torn = [], 0
+def _parse(data: bytes, rows_of: Any) -> tuple[list[dict[str, Any]], int, int]:
+    """The rows, how many lines were torn, and how many are complete and not what the spec of today expects.
+
+    Lines are read by the decoder that had accepted the requests.
+    """
+    rows, torn, strange = [], 0, 0
     for line in data.split(b"\n"):
         if line:
             try:
-                rows += list(rows_of(msgspec.json.decode(line)))
-            except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+                found = msgspec.json.decode(line)
+            except msgspec.DecodeError:
                 torn += 1
-    return rows, torn
+                continue
+            try:
+                rows += list(rows_of(found))
+            except (KeyError, TypeError, ValueError):
+                strange += 1
+    return rows, torn, strange
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """The file as a frame; whole numbers beside nulls stay whole."""
+    table = pq.ParquetFile(path).read()
+    frame = table.to_pandas()
+    for name in table.column_names:
+        column = table.column(name)
+        if pa.types.is_integer(column.type) and column.null_count:
+            frame[name] = pd.Series(column.to_pylist(), dtype=object)
+    return frame
 
 
 def _number(value: Any) -> float | None:

@@ -8,10 +8,23 @@ import numpy as np
 import onnxruntime
 
 from everloop.domain.batch import Batch
+from everloop.domain.errors import ConversionFailed
 from everloop.domain.metrics import Predictions
 from everloop.domain.schema import RowSchema
 
 NUMERIC, CATEGORICAL, SCORES = "numeric", "categorical", "scores"
+
+
+def answer_with(model: bytes, batch: Batch, schema: RowSchema) -> Predictions:
+    """What an exported model says about the rows of `batch`.
+
+    Raises:
+        ConversionFailed: ONNX Runtime does not take it, an operator is newer than it for example.
+    """
+    try:
+        return OnnxModel(model, schema).predict(batch)
+    except Exception as exc:  # its errors have no common class; each means that the fitted model serves
+        raise ConversionFailed(f"ONNX Runtime does not take the export: {str(exc)[:300]}") from exc
 
 
 class OnnxModel:

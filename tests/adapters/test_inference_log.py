@@ -433,9 +433,6 @@ def test_numbers_with_and_without_a_point_are_the_same(tmp_path: Path) -> None:
         assert [type(key) for key in found["key"]] == [int, int]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="whole keys beside an absent one come back from Parquet as floats, which have 53 bits"
-)
 def test_large_keys_beside_absent_ones_survive_compaction(tmp_path: Path) -> None:
     """A label must find its prediction."""
     keys = (SNOWFLAKE - 1, SNOWFLAKE, None)
@@ -463,10 +460,6 @@ def test_a_segment_that_parquet_cannot_hold_stays_as_it_is_and_the_others_go_on(
     assert dict(zip(found["key"], found["label"], strict=True)) == {1: "yes", 2: 1, 3: "no"}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a line that does not fit today's spec counts as torn, and compaction deletes it with its segment",
-)
 def test_whole_lines_that_today_s_spec_cannot_read_are_not_deleted(tmp_path: Path) -> None:
     """A feature was a category when they were captured, and is a number now; whoever mends the spec has them back."""
     path = write(tmp_path / "inference" / "bikes", prediction(1, wind="strong"))
@@ -517,10 +510,6 @@ def test_what_is_not_compacted_does_not_expire(week: Path) -> None:
     assert [name.endswith(".jsonl") for name in files_in(week)] == [True]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a file beside, of a compaction that was killed, has no suffix: nobody reads, replaces or expires it",
-)
 def test_what_a_killed_compaction_left_beside_expires_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every kill would leave a file for good."""
     captured(tmp_path, prediction(1))

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -116,6 +116,19 @@ def _register(settings: Settings, scratch: Path, registry: Registry, *packages: 
     return registry.version(MODEL, number)
 
 
+def _start(settings: Settings, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "serve", MODEL],
+        cwd=PROJECT, env=settings.environment(), stdout=log, stderr=log,
+    )  # fmt: skip
+
+
+def _spoil(service: Service, version: Version) -> None:
+    """Make the stored model of `version` one that cannot be loaded."""
+    folder = service.settings.home / "bentoml" / "models" / MODEL / f"v{version.number}"
+    (folder / "model.onnx").write_bytes(b"no model")
+
+
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """Version 1 is champion and served by two workers, behind HAProxy and an API key; a client asks all the time."""
@@ -129,13 +142,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
     registry = Registry(settings.mlflow)
     registry.promote(_register(settings, tmp_path, registry))
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cli.main", "serve", MODEL],
-            cwd=PROJECT,
-            env=settings.environment(),
-            stdout=log,
-            stderr=log,
-        )
+        process = _start(settings, log)
     running = Service(settings, process, registry, tmp_path)
     asking = threading.Thread(target=running.ask)
     try:
@@ -146,8 +153,8 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
         running.stopped.set()
         if asking.is_alive():
             asking.join()
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        running.process.send_signal(signal.SIGTERM)
+        running.process.wait(30)
         print((tmp_path / "log").read_text()[-5000:])
 
 
@@ -168,7 +175,7 @@ def test_versions_change_without_a_failed_request(service: Service) -> None:
     pids = {worker["pid"] for worker in service.describe()["workers"]}
 
     broken = _register(service.settings, service.scratch, service.registry)
-    (service.settings.home / "bentoml" / "models" / MODEL / f"v{broken.number}" / "model.onnx").write_bytes(b"no model")
+    _spoil(service, broken)
     service.promote(broken)
     wait_until(lambda: service.describe()["refused"] is not None)
     refused = service.describe()
@@ -221,3 +228,22 @@ def test_a_killed_service_leaves_nothing_behind_and_its_doors_stay_closed(servic
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), seconds=20)
     with pytest.raises(httpx.TransportError):
         httpx.get(f"{service.url}/livez")
+
+
+@pytest.mark.timeout(300)
+def test_a_service_that_cannot_start_its_champion_starts_the_version_before(service: Service) -> None:
+    """It says so, and keeps trying; a model that answers is better than none."""
+    second = _register(service.settings, service.scratch, service.registry)
+    service.promote(second)
+    service.wait_for(second)
+    service.stopped.set()
+    service.process.send_signal(signal.SIGTERM)
+    service.process.wait(30)
+    _spoil(service, second)
+    with (service.scratch / "log").open("ab") as log:
+        service.process = _start(service.settings, log)
+    wait_until(lambda: describe_service(service.url, (KEY,)) is not None)
+    wait_until(lambda: service.describe()["refused"] is not None)
+    found = service.describe()
+    assert (found["version"], found["refused"]["version"]) == ("1", second.number)
+    assert not [answer for answer in service.answers if answer[0] != 200]

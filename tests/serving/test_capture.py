@@ -176,10 +176,6 @@ def test_a_segment_is_locked_while_it_is_open_and_free_afterwards(tmp_path: Path
     assert not is_locked(second)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Segments._open makes the file before it locks it: compaction in between deletes it, and lines go nowhere",
-)
 def test_a_compaction_while_a_segment_is_being_opened_loses_no_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,10 +347,6 @@ class Overtaken(Capture):
         return found
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Capture.keep asks and queues under two holds of the lock: a line queued after the thread's end waits forever",
-)
 def test_a_line_is_written_though_the_thread_ends_in_this_moment(
     tmp_path: Path, slow: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

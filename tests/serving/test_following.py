@@ -236,10 +236,6 @@ def test_a_turn_to_a_version_that_cannot_be_loaded_keeps_the_old_one_and_tries_i
     assert service.told == [("refused", "bikes:v9")]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="_take_turn() does not report, and the next check() forgets the refusal: nobody learns why it serves the old one",
-)
 def test_a_turn_to_a_version_that_cannot_be_loaded_is_reported_with_its_reason(service: Service) -> None:
     """GET /model shows which worker stayed behind, and why."""
     worker = service.worker()
@@ -278,11 +274,6 @@ def test_many_threads_that_look_at_once_swap_once(service: Service) -> None:
     assert service.told.count(("swapped", "bikes:v2")) == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="check() prepares without the lock: a version whose turn came while it was loaded is kept a second time, "
-    "and reported as prepared though the plan wants nothing",
-)
 def test_a_turn_that_comes_while_its_version_is_being_prepared_leaves_nothing_behind(service: Service) -> None:
     """No second copy of the model stays in memory."""
     worker = service.worker()

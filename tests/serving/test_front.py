@@ -295,10 +295,6 @@ def test_a_body_without_an_end_is_not_read_to_its_end(monkeypatch: pytest.Monkey
     assert len(left) > 980
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="after a 413 _discard() asks for more of a body that was read to its end, and waits DISCARD_SECONDS",
-)
 @pytest.mark.parametrize("sizes", [[100], [600, 600]], ids=["too many rows", "too many bytes"])
 def test_a_body_that_was_read_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, sizes: list[int]) -> None:
     """There is nothing left to wait for."""
@@ -401,9 +397,6 @@ def test_more_requests_at_a_time_than_allowed_are_429_until_one_is_done() -> Non
     assert later.status_code == 200
 
 
-@pytest.mark.xfail(
-    strict=True, reason="/readyz counts against serving.max_concurrent: a busy worker, or slow bodies, make it 429"
-)
 def test_health_is_told_also_when_all_places_are_taken() -> None:
     """A worker that is busy is not one that is broken, and a probe must be able to tell."""
     answer, *_ = asyncio.run(with_all_places_taken(lambda client: client.get("/readyz")))

@@ -174,10 +174,6 @@ def test_no_request_fails_while_services_follow_each_other(running: Running, bac
     assert names == sorted(names)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="HAProxy makes its socket before it binds the port, and Proxy takes the socket for a start: nobody is told",
-)
 def test_a_port_that_is_taken_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     """And nothing is left running."""
     with socket.socket() as taken:
@@ -188,10 +184,6 @@ def test_a_port_that_is_taken_is_an_error_with_its_last_words(tmp_path: Path) ->
             Proxy(str(PROGRAM), port, folder=tmp_path, serving=SERVING)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="without `noreuseport` two HAProxies share a port: one that a killed keeper left behind takes half the requests",
-)
 def test_a_port_that_another_proxy_holds_is_an_error_too(running: Running, tmp_path: Path) -> None:
     """The system would let both listen, and requests would go to either."""
     folder = tmp_path / "other"
