@@ -44,7 +44,7 @@ class Generation:
         """Return when every worker serves the plan's version.
 
         Raises:
-            ServingRefused: the process ends, or is not ready in time.
+            ServingRefused: the process ends, a worker cannot start, or it is not ready in time.
         """
         deadline = time.monotonic() + self._settings.boot_seconds
         while time.monotonic() < deadline:
@@ -52,6 +52,8 @@ class Generation:
                 raise ServingRefused(
                     f"{self.plan.serve}: the service ended with code {self.process.returncode}; see its log"
                 )
+            if (failure := self._folder.failure()) is not None:
+                raise ServingRefused(failure)
             if len(self._folder.workers()) >= self._spec.serving.workers and self._answers():
                 return
             time.sleep(CHECK_SECONDS)

@@ -3,6 +3,7 @@
     plan.json          the keeper's: the version to serve, the one to prepare, what was refused
     turn               eight bytes in shared memory: the number of the plan in force
     workers/<pid>.json each worker's: what it serves, what it has prepared
+    failure            a worker's that could not start: why
 
 The keeper writes a plan with a version to prepare; every worker loads it beside the old one, checks it, and says so. When
 all have, the keeper writes the plan that serves it and turns the number: each request that starts after that is answered
@@ -84,6 +85,15 @@ class PlanFolder:
     def report(self, state: WorkerState) -> None:
         """Afterwards the keeper sees `state`."""
         _replace(self._workers / f"{state.pid}.json", state.model_dump_json())
+
+    def report_failure(self, reason: str) -> None:
+        """Afterwards the keeper sees why a worker cannot start; BentoML would start it again for ever."""
+        _replace(self.folder / "failure", reason)
+
+    def failure(self) -> str | None:
+        """Why a worker could not start, None if none has said so."""
+        path = self.folder / "failure"
+        return path.read_text(encoding="utf-8") if path.is_file() else None
 
     def workers(self) -> list[WorkerState]:
         """The states of the workers that live."""

@@ -88,13 +88,18 @@ class Service:
 
 
 def _follow(here: Settings, folder: Path) -> Following:
-    following = Following(
-        PlanFolder(folder),
-        load=lambda tag: _load(tag, here),
-        on_prepared=observe_preparation,
-        on_swap=_serving.note_swap,
-        on_refused=lambda tag: count_swap(tag, "refused"),
-    )
+    plan = PlanFolder(folder)
+    try:
+        following = Following(
+            plan,
+            load=lambda tag: _load(tag, here),
+            on_prepared=observe_preparation,
+            on_swap=_serving.note_swap,
+            on_refused=lambda tag: count_swap(tag, "refused"),
+        )
+    except ServingRefused as exc:
+        plan.report_failure(str(exc))
+        raise
     following.follow()
     return following
 
