@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -135,8 +136,11 @@ def _predictions_of(line: dict[str, Any], spec: ModelSpec) -> Iterator[dict[str,
             "prediction": prediction,
             "probabilities": shares,
             "latency_ms": line["ms"],
-            **{f"features.{name}": _number(row.get(name)) for name in spec.features.numeric},
-            **{f"features.{name}": row.get(name) for name in spec.features.categorical},
+            **{
+                f"features.{name}": _number(value) if name in spec.features.numeric else value
+                for name, value in row.items()
+                if name not in (spec.time, spec.key)
+            },
         }
 
 
@@ -177,11 +181,14 @@ def _read(folder: Path, columns: Sequence[str], rows_of: Any) -> pd.DataFrame:
 def _compact(folder: Path, rows_of: Any, *, by_version: bool) -> Compaction:
     segments = rows = torn = failed = 0
     for path in sorted(folder.glob("date=*/*.jsonl")):
-        with path.open("rb") as file:
+        with contextlib.ExitStack() as stack:
             try:
+                file = stack.enter_context(path.open("rb"))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue  # a worker still appends to it
+            except (FileNotFoundError, BlockingIOError):
+                continue  # another compaction was faster, or a worker still appends to it
+            if os.fstat(file.fileno()).st_nlink == 0:
+                continue
             made, lost, strange = _parse(file.read(), rows_of)
             try:
                 if strange:
@@ -204,10 +211,9 @@ def _write(segment: Path, rows: list[dict[str, Any]], *, by_version: bool) -> No
         own = [row for row in rows if version is None or row["model_version"] == version]
         folder = segment.parent if version is None else segment.parent / f"version={version}"
         folder.mkdir(exist_ok=True)
-        beside = (
-            folder / f".{segment.stem}"
-        )  # one name: the segment is locked, and a killed compaction's is written over
-        _frame(own, list(own[0])).to_parquet(beside, index=False)
+        # always the same name: the segment is locked, and what a killed compaction left is written over
+        beside = folder / f".{segment.stem}"
+        _frame(own, list(dict.fromkeys(name for row in own for name in row))).to_parquet(beside, index=False)
         beside.replace(folder / f"{segment.stem}.parquet")
 
 
