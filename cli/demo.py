@@ -23,6 +23,7 @@ from cli.stack import Stack
 from cli.traffic import Replay
 from everloop.adapters.service import describe_service, free_port
 from everloop.domain.errors import EverloopError
+from everloop.domain.manifest import RUNTIMES
 from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.spec import ModelSpec, RowWindow
 from everloop.settings import PROJECT, Settings, settings
@@ -152,7 +153,6 @@ class Story:
         self._say(
             f"[bold]v{service['version']} is live[/], trained on {self._past:,} hours, {metric}: {service['estimator']}"
         )
-        self._report.runtime = service["runtime"]
 
     def _walk_through_history(self) -> None:
         shape = self._spec.monitor.window
@@ -234,6 +234,8 @@ class Story:
         told.mae_with_loop, told.mae_never_retrained = float(errors["loop"].mean()), float(errors["never"].mean())
         told.champion_version = champion.number if champion else None
         told.served_version = service["version"] if service else None
+        if service:
+            told.runtime, told.runtime_reason = service["runtime"], service["runtime_reason"]
         told.windows = [_window_score(decision, errors) for decision in decisions().list(MODEL)]
 
 
@@ -325,6 +327,7 @@ async def _trace_retraining(decision: RetrainingDecision, outcome: str) -> Retra
         version=version.number,
         outcome=outcome,
         started_by=((run.created_by and run.created_by.type) or "nobody").lower(),
+        runtime=RUNTIMES[version.tags["runtime"]],
         trained_until=version.tags["trained_until"],
         seconds=parts,
         seconds_degraded_to_served=round((since - fired).total_seconds(), 1) if since else None,

@@ -45,6 +45,7 @@ class Retrain:
     version: str
     outcome: str
     started_by: str
+    runtime: str
     trained_until: str
     seconds: dict[str, float]
     seconds_degraded_to_served: float | None
@@ -57,6 +58,7 @@ class DemoReport:
     model: str
     metric: str
     runtime: str = ""
+    runtime_reason: str = ""
     windows: list[WindowScore] = field(default_factory=list)
     retrains: list[Retrain] = field(default_factory=list)
     mae_never_retrained: float = 0.0
@@ -119,6 +121,7 @@ class DemoReport:
             "champion_version": self.champion_version,
             "served_version": self.served_version,
             "runtime": self.runtime,
+            "runtime_reason": self.runtime_reason,
             "seconds_total": self.seconds_total,
             "story_complete": not self.missing_parts(),
         }
@@ -133,7 +136,8 @@ class DemoReport:
             ("degraded → served, median", f"{seconds:.0f} s" if seconds else "–"),
             ("requests, failed", f"{self.requests:,}, {self.failed_requests}"),
             ("rows served, captured", f"{self.rows_served:,}, {self.rows_captured:,}"),
-            ("champion, served", f"v{self.champion_version}, v{self.served_version} ({self.runtime})"),
+            ("champion, served", f"v{self.champion_version}, v{self.served_version}"),
+            ("served by", f"{self.runtime}: {self.runtime_reason}"),
         ]
 
     def show(self, console: Console) -> None:

@@ -27,7 +27,9 @@ SOURCES = (
     "everloop/adapters/__init__.py", "everloop/adapters/model_files.py", "everloop/adapters/onnx_runtime.py",
 )  # fmt: skip
 """What a worker imports; a change in anything else needs no new bento."""
-PACKAGES = ("bentoml", "msgspec", "numpy", "orjson", "prometheus-client", "pydantic", "pydantic-settings", "uvicorn")
+PACKAGES = (
+    "bentoml", "httptools", "msgspec", "numpy", "orjson", "prometheus-client", "pydantic", "pydantic-settings", "uvicorn", "uvloop",
+)  # fmt: skip
 RUNTIME_PACKAGES = {"onnx": ("onnxruntime",), "native": ("pandas", "scikit-learn", "scipy", "skops")}
 
 

@@ -34,6 +34,7 @@ def a_retrain(**changes: Any) -> Retrain:
         version="2",
         outcome="bikes v2 is champion",
         started_by="automation",
+        runtime="ONNX Runtime",
         trained_until="2012-01-01T00:00:00",
         seconds={"run started": 9.0, "trained": 12.0, "rehearsed": 14.0, "serving": 1.0},
         seconds_degraded_to_served=36.0,
