@@ -112,14 +112,12 @@ class Front:
             raise BadRequest(f"nothing can be had at {path}", status=refused)
 
     async def _handle(self, handler: Handler, scope: Scope, receive: Receive, request_id: str) -> bytes:
-        limits = self._serving()
-        if scope["method"] == "POST" and self._in_flight >= limits.max_concurrent:
-            rule = (
-                f"{self._in_flight} requests are being answered, at most {limits.max_concurrent} at a time; try again"
-            )
-            raise BadRequest(rule, status=429, limit="serving.max_concurrent")
         if scope["method"] != "POST":  # health and description are answered also when all places are taken
             return await handler(b"", request_id)
+        limits, busy = self._serving(), self._in_flight
+        if busy >= limits.max_concurrent:
+            rule = f"{busy} requests are being answered, at most {limits.max_concurrent} at a time; try again"
+            raise BadRequest(rule, status=429, limit="serving.max_concurrent")
         self._in_flight += 1
         try:
             body = await _read_body(scope, receive, limits)
