@@ -54,6 +54,7 @@ class Following:
         self._turn = folder.open_turn()
         self._prepared: LoadedModel | None = None
         self._refused: Refusal | None = None
+        self._told: Refusal | None = None
         self._seen = -1
         while self._seen != self._turn.get():  # the plan may change while a model is being loaded
             self._seen = self._turn.get()
@@ -83,6 +84,10 @@ class Following:
         stamp = self._folder.stamp()
         if stamp != self._stamp:
             plan, self._stamp = self._folder.read(), stamp
+            if plan.refused is not None and plan.refused != self._told and self._refused is None:
+                # by another worker, or at a hand-over
+                self._on_refused(f"{self._model.release.model}:v{plan.refused.version}")
+            self._told = plan.refused
             with self._lock:
                 self.plan = plan
                 if self._refused and self._refused.version not in (_number(plan.prepare), _number(plan.serve)):

@@ -314,3 +314,21 @@ def test_a_service_that_follows_nothing_serves_its_version() -> None:
     assert (fixed.current.release.tag, fixed.plan) == ("bikes:v1", None)
     (state,) = fixed.states()
     assert (state.pid, state.version, state.since) == (os.getpid(), "1", fixed.since)
+
+
+def test_a_refusal_by_another_worker_or_at_a_hand_over_is_counted_once(service: Service) -> None:
+    """So /metrics of every worker tells of it, and of its own refusal not twice."""
+    worker = service.worker()
+    refused = Refusal(version="3", reason="its bento does not start")
+    service.folder.write(service.folder.read().model_copy(update={"refused": refused}))
+    worker.check()
+    service.folder.write(service.folder.read().model_copy(update={"registry_problem": "OSError"}))
+    worker.check()
+    assert service.told == [("refused", "bikes:v3")]
+
+    service.folder.write(Plan(turn=0, serve="bikes:v1", prepare="bikes:v9"))
+    worker.check()
+    own = Refusal(version="9", reason="answers otherwise")
+    service.folder.write(Plan(turn=0, serve="bikes:v1", refused=own))
+    worker.check()
+    assert service.told == [("refused", "bikes:v3"), ("refused", "bikes:v9")]
