@@ -87,11 +87,7 @@ class Contract:
             BadRequest: names the row, the field and the rule.
         """
         rows: list[Any] = _decode(self._rows, body).rows
-        if not rows:
-            raise BadRequest("rows is empty; send at least one row")
-        if len(rows) > self.max_rows:
-            rule = f"{len(rows)} rows, at most {self.max_rows} are allowed in one request; split it"
-            raise BadRequest(rule, status=413, limit="serving.max_rows")
+        self._check_count(rows, "rows")
         return self._as_arrays(rows)
 
     def labels(self, body: bytes) -> Sequence[Any]:
@@ -101,14 +97,17 @@ class Contract:
             BadRequest: names the row, the field and the rule.
         """
         labels: Sequence[Any] = _decode(self._labels, body).labels
-        if not labels:
-            raise BadRequest("labels is empty; send at least one label")
-        if len(labels) > self.max_rows:
-            rule = f"{len(labels)} labels, at most {self.max_rows} are allowed in one request; split it"
-            raise BadRequest(rule, status=413, limit="serving.max_rows")
+        self._check_count(labels, "labels")
         for position, label in enumerate(labels):
             self._check_label(position, label)
         return labels
+
+    def _check_count(self, found: Sequence[Any], what: str) -> None:
+        if not found:
+            raise BadRequest(f"{what} is empty; send at least one {what.removesuffix('s')}")
+        if len(found) > self.max_rows:
+            rule = f"{len(found)} {what}, at most {self.max_rows} are allowed in one request; split it"
+            raise BadRequest(rule, status=413, limit="serving.max_rows")
 
     def _as_arrays(self, rows: list[Any]) -> Decoded:
         columns = list(zip(*map(msgspec.structs.astuple, rows), strict=True))
