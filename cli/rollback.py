@@ -21,6 +21,7 @@ def roll_back_and_wait(model: str, *, reason: str, by: str) -> dict[str, Any]:
     here = settings()
     here.apply()
     spec = here.spec(model)
+    here.api_keys(spec.serving)  # a missing key is told before anything moves
     version, record = roll_back(model, reason=reason, by=by or getpass.getuser())
     found = wait_until_served(spec, version)
     if found.status not in ("served", "no service"):

@@ -161,7 +161,8 @@ class Stack:
 
     def is_serving(self, model: str) -> bool:
         """True if the model's service answers."""
-        return describe_service(self.settings.service_url(self.settings.spec(model))) is not None
+        spec = self.settings.spec(model)
+        return describe_service(self.settings.service_url(spec), self.settings.api_keys(spec.serving)) is not None
 
     def _has_work_pool(self) -> bool:
         return _is_ok(f"{self.settings.prefect_api}/work_pools/{WORK_POOL}")

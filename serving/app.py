@@ -26,6 +26,7 @@ from serving.plan import Plan, WorkerState
 
 log = logging.getLogger("everloop.serving")
 
+CLOSE_SECONDS = 4.0
 LARGE_ROWS = 500
 """Requests of more rows are computed in a thread, so that small ones need not wait for them."""
 
@@ -70,6 +71,11 @@ class Serving:
         """Afterwards the handlers can answer."""
         self.served, self.limits, self.keys = served, limits, keys
         self._predictions, self._labels = predictions, labels
+
+    def close(self) -> None:
+        """Afterwards what waited for a slow disk is kept, or counted as lost."""
+        for capture in (self._predictions, self._labels):
+            capture.close(CLOSE_SECONDS)
 
     def metrics_of(self, model: LoadedModel) -> VersionMetrics:
         """The series of the model's version."""
@@ -131,6 +137,7 @@ class Serving:
                 "runtime_reason": manifest.runtime_reason,
                 "code": model.release.code,
                 "workers": [state.model_dump(mode="json") for state in workers],
+                "starting": plan.starting if plan else None,
                 "refused": refused.model_dump() if refused else None,
                 "registry_problem": plan.registry_problem if plan else None,
                 "capture": {name: _capture_health(capture) for name, capture in captures.items()},

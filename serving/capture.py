@@ -149,6 +149,13 @@ class Capture:
         oldest = next(iter(tuple(self._pending)), None)
         return time.monotonic() - oldest[0] if oldest else 0.0
 
+    def close(self, seconds: float) -> None:
+        """Afterwards what waited for the disk is written, or after `seconds` counted as lost."""
+        self.wait(seconds)
+        with self._changed:
+            if left := sum(items for _, _, items in self._pending):
+                self._lose(left, "the service stopped before the disk was quick again")
+
     def wait(self, seconds: float) -> None:
         """Return when nothing waits for the disk, at the latest after `seconds`."""
         with self._changed:

@@ -62,6 +62,7 @@ class Following:
             self._model = load(self.plan.serve)
         self.since = datetime.now(UTC)
         self._stamp = (0, 0)
+        self._reported: datetime | None = None
         self._report()
 
     @property
@@ -123,39 +124,44 @@ class Following:
             turn = self._turn.get()
             if turn == self._seen:
                 return
-            self.plan, self._seen = self._folder.read(), turn
-            if self.plan.serve == self._model.release.tag:
-                return
-            self._prepare(self.plan.serve)
-            if self._prepared is not None and self._prepared.release.tag == self.plan.serve:
-                self._model, self._prepared = self._prepared, None
-                self.since = datetime.now(UTC)
-                self._on_swap(self._model)
+            self.plan = self._folder.read()
+            if self.plan.serve != self._model.release.tag:
+                self._prepare(self.plan.serve)
+                if self._prepared is not None and self._prepared.release.tag == self.plan.serve:
+                    self._model, self._prepared = self._prepared, None
+                    self.since = datetime.now(UTC)
+                    self._on_swap(self._model)
+            self._seen = turn  # last: until now whoever asks for `current` waits at the lock
         self._report()
 
     def _report(self) -> None:
-        self._folder.report(
-            WorkerState(
-                pid=os.getpid(),
-                version=self._model.release.version,
-                since=self.since,
-                prepared=self._prepared.release.version if self._prepared else None,
-                refused=self._refused,
-            )
+        """Tell the keeper; on a full disk try again later, the requests go on."""
+        state = WorkerState(
+            pid=os.getpid(),
+            version=self._model.release.version,
+            since=self.since,
+            prepared=self._prepared.release.version if self._prepared else None,
+            refused=self._refused,
         )
+        try:
+            self._folder.report(state)
+        except OSError:
+            log.exception("this worker's state cannot be written")
+        else:
+            self._reported = self.since
+            return
+        self._reported = None
 
     def _run(self) -> None:
-        reported = self.since
         while True:
             try:
                 self.check()
-                if self.since != reported:
-                    reported = self.since
+                if self._reported != self.since:
                     self._report()
             except Exception:
                 log.exception("the plan cannot be followed; v%s goes on", self._model.release.version)
                 time.sleep(1)
-            time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS if self._reported else 1)
 
 
 def _number(tag: str | None) -> str:

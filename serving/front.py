@@ -47,10 +47,12 @@ class Front:
         serving: Callable[[], ServingSpec],
         keys: Callable[[], Keys],
         on_error: Callable[[str], None],
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._host = host
         self._routes = routes
         self._serving, self._keys, self._on_error = serving, keys, on_error
+        self._on_close = on_close
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,8 +60,8 @@ class Front:
         if scope["type"] == "websocket":
             await _refuse_websocket(scope, send)
             return
-        if scope["type"] != "http":
-            await self._host(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await self._host(scope, self._closing(receive), send)
             return
         request_id = _request_id(scope["headers"])
         path = scope["path"]
@@ -85,6 +87,17 @@ class Front:
         await _send(
             send, status, answer, request_id, allow=status == 405 and ", ".join(self._routes.get(path, HOSTED_METHODS))
         )
+
+    def _closing(self, receive: Receive) -> Receive:
+        """`receive`, which does what is to be done at the end before it tells of it; uvicorn has answered all requests then."""
+
+        async def closing() -> MutableMapping[str, Any]:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await asyncio.to_thread(self._on_close)
+            return message
+
+        return closing
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         """BentoML's answer, if the path is one of its own and it does not refuse.

@@ -80,7 +80,11 @@ class Generation:
     def refuse(self, version: Version, reason: str) -> None:
         """Afterwards GET /model says why `version` is not served."""
         refusal = Refusal(version=version.number, reason=without_paths(reason))
-        self._write(self.plan.model_copy(update={"prepare": None, "refused": refusal}))
+        self._write(self.plan.model_copy(update={"prepare": None, "starting": None, "refused": refusal}))
+
+    def announce(self, version: Version) -> None:
+        """Afterwards GET /model says that the bento of `version` is being started to take over."""
+        self._write(self.plan.model_copy(update={"starting": version.number, "refused": None}))
 
     def note_registry(self, problem: str | None) -> None:
         """Afterwards GET /model says whether the registry can be read."""
@@ -118,8 +122,8 @@ class Generation:
         )
 
     def _write(self, plan: Plan) -> None:
-        self.plan = plan
         self._folder.write(plan)
+        self.plan = plan
 
     def _answers(self) -> bool:
         keys = self._settings.api_keys(self._spec.serving)

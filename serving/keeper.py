@@ -13,6 +13,7 @@ import logging
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,8 @@ class Keeper:
                 self._begin(self._first_champion())
                 while True:
                     self._wait()
-                    self._live_generation.revive()
-                    self._revive_proxy()
-                    self._follow()
+                    for step in (self._live_generation.revive, self._revive_proxy, self._follow):
+                        self._try(step)
             except KeyboardInterrupt:
                 log.info("stopping")
             finally:
@@ -73,6 +73,13 @@ class Keeper:
     def _live_generation(self) -> Generation:
         assert self._live is not None
         return self._live
+
+    def _try(self, step: Callable[[], None]) -> None:
+        """Take one step; what goes wrong in it, a full disk for example, must not end what is live."""
+        try:
+            step()
+        except Exception:  # whatever it is, it is tried again
+            log.exception("a step failed; v%s goes on", self._live_generation.version)
 
     def _first_champion(self) -> Version:
         champion = self._registry.champion(self._spec.name)
@@ -147,40 +154,47 @@ class Keeper:
                 live.swap(champion)
             else:
                 self._hand_over(champion)
-        except ServingRefused as exc:
+        except (ServingRefused, StackError, OSError) as exc:
             log.error("kept v%s, refused %s: %s", live.version, champion.label, exc)
             self._refuse(champion, exc)
         else:
             self._refused = None
             log.info("serving %s after %.2f s", champion.label, time.monotonic() - started)
 
-    def _refuse(self, champion: Version, exc: ServingRefused) -> None:
-        self._live_generation.refuse(champion, str(exc))
+    def _refuse(self, champion: Version, exc: Exception) -> None:
         self._refused = (self._stamp(champion), time.monotonic() + self._settings.refused_seconds)
+        self._live_generation.refuse(champion, str(exc))
 
     def _hand_over(self, champion: Version) -> None:
         """Afterwards a bento of `champion` has taken the place of the running one, which is gone."""
-        old, proxy = self._live_generation, self._proxy
-        if proxy is None:
+        if self._proxy is None:
             raise ServingRefused(
                 f"{champion.label} was built from other code or dependencies than this service, and there is no HAProxy to hand "
                 f"over with; start its bento with `everloop restart {champion.model}`"
             )
         log.info("handing over to %s, which has other code or dependencies", champion.label)
+        old, before, after = self._live_generation, self._slot, SLOTS[self._slot == "blue"]
+        old.announce(champion)
         new = self._generation(champion, free_port())
         try:
             new.wait_until_ready()
+            self._revive_proxy()
+            self._proxy.switch(after, new.port)
         except BaseException:
             new.stop()
             raise
-        before, self._slot = self._slot, SLOTS[self._slot == "blue"]
-        proxy.switch(self._slot, new.port)
-        self._live = new
-        deadline = time.monotonic() + self._spec.serving.timeout_seconds + 10
-        while proxy.in_flight(before) and time.monotonic() < deadline:
+        self._live, self._slot = new, after
+        try:
+            self._drain(self._proxy, before)
+        finally:
+            old.stop()
+
+    def _drain(self, proxy: Proxy, slot: Slot) -> None:
+        """Return when no request is under way in `slot`; a body and its answer may take `timeout_seconds` each."""
+        deadline = time.monotonic() + 2 * self._spec.serving.timeout_seconds + 10
+        while proxy.in_flight(slot) and time.monotonic() < deadline:
             time.sleep(CHECK_SECONDS)
-        proxy.close(before)
-        old.stop()
+        proxy.close(slot)
 
     def _generation(self, version: Version, port: int) -> Generation:
         self._started += 1
@@ -193,6 +207,7 @@ class Keeper:
         program = haproxy()
         if self._proxy is not None and self._proxy.process.poll() is not None and program is not None:
             log.error("HAProxy ended with code %s and is started again", self._proxy.process.returncode)
+            self._proxy.stop()
             self._proxy = self._start_proxy(program)
             self._proxy.switch(self._slot, self._live_generation.port)
 

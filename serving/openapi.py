@@ -30,6 +30,7 @@ _MODEL = {
     "runtime_reason": _TEXT,
     "code": _TEXT,
     "workers": {"type": "array", "items": _ANYTHING},
+    "starting": {"anyOf": [_TEXT, {"type": "null"}]},
     "refused": {"anyOf": [_ANYTHING, {"type": "null"}]},
     "registry_problem": {"anyOf": [_TEXT, {"type": "null"}]},
     "capture": _ANYTHING,

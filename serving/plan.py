@@ -16,6 +16,7 @@ import mmap
 import os
 import re
 import struct
+import tempfile
 from datetime import datetime
 from pathlib import Path
 
@@ -32,11 +33,15 @@ class Refusal(Frozen):
 
 
 class Plan(Frozen):
-    """What the workers of one service shall do. `serve` and `prepare` are tags of the model store."""
+    """What the workers of one service shall do. `serve` and `prepare` are tags of the model store.
+
+    `starting` is the version whose bento is being started to take over from this service.
+    """
 
     turn: int
     serve: str
     prepare: str | None = None
+    starting: str | None = None
     refused: Refusal | None = None
     registry_problem: str | None = None
 
@@ -125,6 +130,8 @@ class Turn:
 
 def without_paths(text: str) -> str:
     """`text` with folders left out of the paths in it: where things lie on this machine is nobody's business."""
+    for root in (Path.home(), Path(tempfile.gettempdir()), Path.cwd()):
+        text = text.replace(f"{root}/", "…/")
     return re.sub(r"/(?:[^\s/'\":]+/)+", "…/", text)
 
 

@@ -58,6 +58,7 @@ class Hosted(bentoml.Service[Any]):
             serving=lambda: _serving.limits,
             keys=lambda: _serving.keys,
             on_error=_serving.count_error,
+            on_close=_serving.close,
         )
 
 

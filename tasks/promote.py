@@ -55,6 +55,10 @@ def promote(version: Version, approved_by: str) -> PromotionRecord:
 def take_back(version: Version, record: PromotionRecord, reason: str) -> None:
     """Afterwards the version before is champion again (or there is none) and `version` says why it is not."""
     registry().tag(version, verdict="fail", verdict_reasons=f"taken back: {reason}"[:5000])
+    live = registry().champion(version.model)
+    if live is None or live.number != version.number:
+        log.warning("%s is not champion any more, so the alias stays where somebody put it: %s", version.label, reason)
+        return
     if record.previous is None:
         registry().remove_alias(version.model, CHAMPION)
     else:

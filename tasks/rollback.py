@@ -33,6 +33,9 @@ def roll_back(model: str, *, reason: str, by: str) -> tuple[Version, RollbackRec
         PromotionRefused: there is no version to go back to.
     """
     bad, back = registry().champion(model), registry().at_alias(model, PREVIOUS)
+    if bad is not None and back is not None and back.number == bad.number:  # a promotion was killed between two aliases
+        earlier = bad.tags.get("previous", "none")
+        back = registry().version(model, earlier) if earlier != "none" else None
     if bad is None or back is None:
         live = f"its champion is {bad.label}" if bad else "it has no champion"
         raise PromotionRefused(f"{model} has no previous version to go back to ({live}); train and release another")

@@ -40,7 +40,7 @@ def wait_until_served(spec: ModelSpec, version: Version) -> Verification:
     here = settings()
     url, keys, started = here.service_url(spec), here.api_keys(spec.serving), time.monotonic()
     found = describe_service(url, keys)
-    while time.monotonic() - started < here.verify_seconds:
+    while time.monotonic() - started < here.verify_seconds + (here.boot_seconds if _is_starting(found, version) else 0):
         if serves(found, version.number) or _refusal(found, version):
             break
         time.sleep(0.1)
@@ -57,6 +57,11 @@ def _judge(found: dict[str, Any] | None, version: Version, url: str, seconds: fl
     reason = _refusal(found, version) or f"it still serves v{found['version']} after {seconds:.0f} s"
     status: Status = "needs restart" if RESTART in reason else "refused"
     return Verification(status=status, detail=f"the service at {url} does not serve it: {reason}", seconds=seconds)
+
+
+def _is_starting(found: dict[str, Any] | None, version: Version) -> bool:
+    """True while the bento of `version` is being started to take over: that takes as long as a boot may."""
+    return found is not None and found["starting"] == version.number
 
 
 def _refusal(found: dict[str, Any] | None, version: Version) -> str:

@@ -214,6 +214,7 @@ def _write(segment: Path, rows: list[dict[str, Any]], *, by_version: bool) -> No
         # always the same name: the segment is locked, and what a killed compaction left is written over
         beside = folder / f".{segment.stem}"
         _frame(own, list(dict.fromkeys(name for row in own for name in row))).to_parquet(beside, index=False)
+        beside.chmod(segment.stat().st_mode & 0o777)
         beside.replace(folder / f"{segment.stem}.parquet")
 
 

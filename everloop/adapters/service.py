@@ -66,7 +66,7 @@ def free_port() -> int:
 def describe_service(url: str, keys: Sequence[str] = ()) -> dict[str, Any] | None:
     """What GET /model of the service says, None if nothing answers there. `keys`: its API keys, if it has some."""
     try:
-        answer = httpx.get(f"{url}/model", timeout=5, headers=authorization(keys))
+        answer = httpx.get(f"{url}/model", timeout=5, headers=authorization(keys), trust_env=False)
     except httpx.TransportError:
         return None
     return answer.json() if answer.is_success else None

@@ -380,3 +380,18 @@ def test_exact_counts_hold_while_the_disk_comes_and_goes(
     assert len(found) == len(set(found))
     assert len(found) + kept.capture.lost == 300
     assert sum(kept.told) == kept.capture.lost
+
+
+def test_what_waits_when_the_service_stops_is_written_or_counted(
+    tmp_path: Path, slow: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop waits for the disk; what the disk has not taken by then is lost, and counted."""
+    kept = Kept(tmp_path)
+    kept.capture.keep(line(0), 1)
+    slow.quick.clear()
+    assert kept.capture.keep(line(1), 3)
+    kept.capture.close(0.01)
+    assert kept.capture.lost == 3
+    be_quick(monkeypatch, slow)
+    kept.capture.close(20)
+    assert (kept.capture.lost, numbers_in(tmp_path)) == (3, [0, 1])

@@ -332,3 +332,44 @@ def test_a_refusal_by_another_worker_or_at_a_hand_over_is_counted_once(service: 
     service.folder.write(Plan(turn=0, serve="bikes:v1", refused=own))
     worker.check()
     assert service.told == [("refused", "bikes:v3"), ("refused", "bikes:v9")]
+
+
+def test_whoever_asks_while_a_late_worker_loads_gets_the_new_version(service: Service) -> None:
+    """Not the old one, which is not champion any more."""
+    worker = service.worker()
+    loading, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        loading.set()
+        assert go_on.wait(5)
+
+    service.while_loading = hold
+    service.serve("bikes:v2")
+    follower = threading.Thread(target=worker._take_turn)
+    follower.start()
+    assert loading.wait(5)
+    found: list[str] = []
+    asking = threading.Thread(target=lambda: found.append(version_of(worker)))
+    asking.start()
+    go_on.set()
+    asking.join(5)
+    follower.join(5)
+    assert found == ["2"]
+
+
+def test_a_worker_whose_state_cannot_be_written_answers_and_tells_later(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may be full."""
+
+    def full(_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.folder, "report", full)
+        worker = service.worker()
+        service.serve("bikes:v2")
+        assert version_of(worker) == "2"
+        assert service.folder.workers() == []
+    worker._report()
+    assert [state.version for state in service.folder.workers()] == ["2"]

@@ -65,3 +65,22 @@ def test_a_rolled_back_version_waits_for_a_person(registry: Registry) -> None:
     third: Version = registry.version("bikes", "3")
     assert approving.approve.fn(make_spec(), third, None).status == "waiting"
     assert approving.approve.fn(make_spec(), third, "ada").by == "ada"
+
+
+def test_a_promotion_that_was_killed_between_two_aliases_can_be_rolled_back(registry: Registry) -> None:
+    """Champion and previous are then the same version; the way back is the one before it."""
+    registry.set_alias(registry.version("bikes", "3"), PREVIOUS)
+    back, _ = roll_back("bikes", reason="complaints", by="ada")
+    assert (back.number, alias(registry, CHAMPION), alias(registry, PREVIOUS)) == ("2", "2", "1")
+
+
+def test_taking_back_leaves_an_alias_alone_that_somebody_has_moved(registry: Registry) -> None:
+    """A rollback by a person, or a newer release, stands."""
+    third = registry.version("bikes", "3")
+    record = promoting.PromotionRecord(
+        model="bikes", version="3", previous="2", promoted_at="2024-01-01T00:00:00Z", approved_by="gates"
+    )
+    registry.set_alias(registry.version("bikes", "1"), CHAMPION)
+    promoting.take_back(third, record, "refused")
+    assert alias(registry, CHAMPION) == "1"
+    assert registry.version("bikes", "3").tags["verdict"] == "fail"

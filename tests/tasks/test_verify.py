@@ -17,9 +17,12 @@ SPEC = make_spec(serving={"port": 3456})
 SECOND = Version(model="bikes", number="2", run_id="r", source="s")
 
 
-def said(version: str, *workers: str, refused: dict[str, str] | None = None) -> dict[str, Any]:
+def said(
+    version: str, *workers: str, refused: dict[str, str] | None = None, starting: str | None = None
+) -> dict[str, Any]:
     """What GET /model says."""
-    return {"version": version, "workers": [{"version": number} for number in workers], "refused": refused}
+    known = [{"version": number} for number in workers]
+    return {"version": version, "workers": known, "refused": refused, "starting": starting}
 
 
 @pytest.fixture
@@ -83,3 +86,9 @@ def test_a_service_that_stays_with_the_old_version_is_told_with_it(verify: Any) 
     found = verify(said("1", "1"), seconds=0)
     assert found.status == "refused"
     assert "does not serve it: it still serves v1 after 0 s" in found.detail
+
+
+def test_a_bento_that_is_starting_to_take_over_is_waited_for_longer(verify: Any) -> None:
+    """A boot may take longer than a swap; not yet is not refused."""
+    found = verify(said("1", "1", starting="2"), said("1", "1", starting="2"), said("2", "2"), seconds=0)
+    assert found.status == "served"
