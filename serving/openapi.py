@@ -60,7 +60,7 @@ def describe_api(model: LoadedModel, limits: ServingSpec) -> bytes:
     )
     components = _with_plain_integers(components) | _answers(model)
     _describe_times(components, manifest.row_schema)
-    _describe_label(components["Label"], manifest.row_schema)
+    _describe_label(components, manifest.row_schema)
     components["PredictRequest"]["properties"]["rows"] |= {"minItems": 1, "maxItems": limits.max_rows}
     components["LabelRequest"]["properties"]["labels"] |= {"minItems": 1, "maxItems": limits.max_rows}
     document: dict[str, Any] = {
@@ -188,18 +188,26 @@ def _describe_times(components: dict[str, Any], schema: RowSchema) -> None:
                 kind.update(about if kind["type"] == "string" else {})
 
 
-def _describe_label(label: dict[str, Any], schema: RowSchema) -> None:
-    """A label names its prediction by exactly one of two fields; without a natural key there is one."""
-    if schema.key is None:
-        del label["properties"]["key"]
-        label["required"] = ["label", "prediction_id"]
-        label["properties"]["prediction_id"] = {"type": "string"}
-    else:
-        label["description"] = "One observed truth; exactly one of prediction_id and key names its prediction."
-        label["oneOf"] = [
-            {"required": [name], "properties": {name: {"not": {"type": "null"}}, other: {"type": "null"}}}
-            for name, other in (("prediction_id", "key"), ("key", "prediction_id"))
-        ]
+def _describe_label(components: dict[str, Any], schema: RowSchema) -> None:
+    """A label names its prediction by its id or by the natural key, never by both: one schema for each way."""
+    label = components.pop("Label")
+    about = {name: label["properties"][name] for name in ("label", "observed_at")}
+    ways = {"LabelById": ("prediction_id", _TEXT)}
+    if schema.key is not None:
+        key = next(kind for kind in label["properties"]["key"]["anyOf"] if kind["type"] != "null")
+        ways["LabelByKey"] = ("key", key)
+    for title, (name, kind) in ways.items():
+        components[title] = {
+            "type": "object",
+            "title": title,
+            "description": "One observed truth.",
+            "properties": {name: kind, **about},
+            "required": [name, "label"],
+            "additionalProperties": False,
+        }
+    references = [{"$ref": _REFERENCE.format(name=title)} for title in ways]
+    items = {"oneOf": references} if len(references) > 1 else references[0]
+    components["LabelRequest"]["properties"]["labels"]["items"] = items
 
 
 def _label_example(model: LoadedModel) -> Any:
