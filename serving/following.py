@@ -143,14 +143,13 @@ class Following:
             prepared=self._prepared.release.version if self._prepared else None,
             refused=self._refused,
         )
+        self._reported = None
         try:
             self._folder.report(state)
         except OSError:
             log.exception("this worker's state cannot be written")
         else:
-            self._reported = self.since
-            return
-        self._reported = None
+            self._reported = state.since
 
     def _run(self) -> None:
         while True:

@@ -147,7 +147,7 @@ class Front:
         self._on_error("internal")
         log.exception("the request failed", extra={"event": "failed request", "status": 500, "request_id": request_id})
         rule = "the service failed on this request; its log says why, under this request id"
-        return orjson.dumps({"error": {"row": None, "field": None, "rule": rule, "request_id": request_id}})
+        return orjson.dumps({"error": {**BadRequest(rule).detail, "request_id": request_id}})
 
 
 class _Disconnected(Exception):
@@ -186,9 +186,7 @@ async def _refuse_websocket(scope: Scope, send: Send) -> None:
     if "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008})
         return
-    answer = orjson.dumps(
-        {"error": {"row": None, "field": None, "rule": "this service speaks plain HTTP, no WebSocket"}}
-    )
+    answer = orjson.dumps({"error": BadRequest("this service speaks plain HTTP, no WebSocket").detail})
     await send({"type": "websocket.http.response.start", "status": 404, "headers": [_JSON]})
     await send({"type": "websocket.http.response.body", "body": answer})
 

@@ -68,11 +68,7 @@ class Generation:
             ServingRefused: a worker refuses it, or does not say so in time.
         """
         self._write(self.plan.model_copy(update={"prepare": version.bento, "refused": None}))
-        try:
-            self._wait_until_prepared(version)
-        except ServingRefused as exc:
-            self.refuse(version, str(exc))
-            raise
+        self._wait_until_prepared(version)
         self._turn += 1
         self._write(Plan(turn=self._turn, serve=version.bento))
         self._turn_number.set(self._turn)

@@ -18,15 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from everloop.adapters.registry import PREVIOUS, Registry, Version
-from everloop.adapters.service import (
-    NUDGE,
-    free_port,
-)
+from everloop.adapters.service import NUDGE, free_port
 from everloop.domain.errors import ServingRefused, StackError
 from everloop.domain.spec import ModelSpec
 from everloop.settings import Settings
 from serving.generation import CHECK_SECONDS, Generation
-from serving.proxy import SLOTS, Proxy, Slot, haproxy
+from serving.proxy import Proxy, Slot, haproxy, other
 
 log = logging.getLogger("everloop.keeper")
 
@@ -173,7 +170,7 @@ class Keeper:
                 f"over with; start its bento with `everloop restart {champion.model}`"
             )
         log.info("handing over to %s, which has other code or dependencies", champion.label)
-        old, before, after = self._live_generation, self._slot, SLOTS[self._slot == "blue"]
+        old, before, after = self._live_generation, self._slot, other(self._slot)
         old.announce(champion)
         new = self._generation(champion, free_port())
         try:

@@ -56,6 +56,11 @@ _ERRORS = {
 }
 
 
+def other(slot: Slot) -> Slot:
+    """The place beside `slot`."""
+    return SLOTS[slot == "blue"]
+
+
 def haproxy() -> str | None:
     """The path of HAProxy, None if it is not installed; Debian puts it where only root looks."""
     return shutil.which("haproxy") or next((path for path in ("/usr/sbin/haproxy",) if Path(path).is_file()), None)
@@ -103,9 +108,8 @@ class Proxy:
 
     def switch(self, to: Slot, port: int) -> None:
         """Afterwards every new request goes to the service on `port`, now in the place `to`; the other place is drained."""
-        other = SLOTS[to == "blue"]
         self._ask(f"set server service/{to} addr 127.0.0.1 port {port}; set server service/{to} state ready")
-        self._ask(f"set server service/{other} state drain")
+        self._ask(f"set server service/{other(to)} state drain")
 
     def in_flight(self, slot: Slot) -> int:
         """Requests that the service in `slot` is answering."""

@@ -9,6 +9,7 @@ from everloop.adapters.onnx_export import export_onnx
 from everloop.adapters.onnx_runtime import answer_with
 from everloop.domain.errors import ConversionFailed
 from everloop.domain.frames import batch_of
+from everloop.domain.manifest import RUNTIMES
 from everloop.domain.parity import ParityReport, compare_answers, not_exported
 from tasks.evaluate import Evaluation
 from tasks.fit import Challenger
@@ -35,5 +36,5 @@ def export(data: Prepared, challenger: Challenger, evaluation: Evaluation) -> Ex
         parity = compare_answers(evaluation.predicted, answers)
     except ConversionFailed as exc:
         model, parity = b"", not_exported(str(exc))
-    log.info("%s serves: %s", "ONNX Runtime" if parity.passed else "scikit-learn", parity.reason)
+    log.info("%s serves: %s", RUNTIMES[parity.runtime], parity.reason)
     return Exported(model if parity.passed else None, parity)

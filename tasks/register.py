@@ -121,7 +121,7 @@ def _manifest(
         snapshot=snapshot.digest,
         serving=spec.serving,
         rehearsal=recorded_requests(data.split.holdout, data.schema, evaluation.predicted),
-        runtime="onnx" if parity.passed else "native",
+        runtime=parity.runtime,
         runtime_reason=parity.reason,
         tolerance=parity.allowed_difference if parity.passed and parity.allowed_difference else NATIVE_TOLERANCE,
     )

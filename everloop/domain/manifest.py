@@ -10,7 +10,8 @@ from everloop.domain.metrics import LossSummary
 from everloop.domain.schema import RowSchema
 from everloop.domain.spec import Frozen, Kind, MetricName, ServingSpec
 
-RUNTIMES = {"onnx": "ONNX Runtime", "native": "scikit-learn"}
+RuntimeName = Literal["onnx", "native"]
+RUNTIMES: dict[str, str] = {"onnx": "ONNX Runtime", "native": "scikit-learn"}
 
 
 class RecordedRequest(Frozen):
@@ -40,7 +41,7 @@ class Manifest(Frozen):
     made_at: datetime
     snapshot: str
     serving: ServingSpec
-    runtime: Literal["onnx", "native"]
+    runtime: RuntimeName
     runtime_reason: str
     tolerance: float
     rehearsal: tuple[RecordedRequest, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from everloop.domain.manifest import RuntimeName
 from everloop.domain.metrics import Predictions
 from everloop.domain.spec import Frozen
 
@@ -19,6 +20,11 @@ class ParityReport(Frozen):
     largest_difference: float | None = None
     allowed_difference: float | None = None
     labels_differing: int = 0
+
+    @property
+    def runtime(self) -> RuntimeName:
+        """What may serve the version."""
+        return "onnx" if self.passed else "native"
 
 
 def not_exported(reason: str) -> ParityReport:
