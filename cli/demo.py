@@ -24,8 +24,9 @@ from cli.traffic import Replay
 from everloop.adapters.service import describe_service, free_port
 from everloop.domain.errors import EverloopError
 from everloop.domain.manifest import RUNTIMES
+from everloop.domain.monitor_spec import RowWindow
 from everloop.domain.retraining import RetrainingDecision
-from everloop.domain.spec import ModelSpec, RowWindow
+from everloop.domain.spec import ModelSpec
 from everloop.settings import PROJECT, Settings, settings
 
 MODEL = "bike-demand"

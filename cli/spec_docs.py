@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from everloop.domain.spec import ESTIMATORS_BY_KIND, METRICS_BY_KIND, ModelSpec, Range, RowWindow, SpanWindow
+from everloop.domain.monitor_spec import RowWindow, SpanWindow
+from everloop.domain.spec import ESTIMATORS_BY_KIND, METRICS_BY_KIND, ModelSpec, Range
 
 _SHAPES = {RowWindow: "{ rows = … }", SpanWindow: '{ span = "…" }', Range: "{ low, high, log }"}
 

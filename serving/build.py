@@ -19,7 +19,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 SERVING = (
     "app", "capture", "contract", "doors", "following", "front", "logs", "metrics", "models", "openapi", "plan", "service",
 )  # fmt: skip
-DOMAIN = ("batch", "configuration", "errors", "frames", "manifest", "metrics", "pipelines", "schema", "spec")
+DOMAIN = (
+    "batch", "configuration", "errors", "frames", "manifest", "metrics", "monitor_spec", "pipelines", "schema", "spec", "spec_values",
+)  # fmt: skip
 SOURCES = (
     "serving/__init__.py", *(f"serving/{name}.py" for name in SERVING),
     "everloop/__init__.py", "everloop/settings.py",

@@ -15,7 +15,8 @@ from everloop.domain.errors import ServingRefused
 from everloop.domain.manifest import Manifest, RecordedRequest
 from everloop.domain.metrics import Predictions
 from everloop.domain.schema import RowSchema, canonical_category
-from everloop.domain.spec import Frozen, ServingSpec
+from everloop.domain.spec import ServingSpec
+from everloop.domain.spec_values import Frozen
 from serving.contract import Contract
 
 RELEASE_FILE = "release.json"

@@ -20,7 +20,7 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
-from everloop.domain.spec import Frozen
+from everloop.domain.spec_values import Frozen
 
 _TURN = struct.Struct("=Q")
 

@@ -8,7 +8,8 @@ from typing import Literal
 from everloop.adapters.orchestrator import show_markdown
 from everloop.adapters.registry import CHALLENGER, Version
 from everloop.domain.errors import PromotionRefused
-from everloop.domain.spec import Frozen, ModelSpec
+from everloop.domain.spec import ModelSpec
+from everloop.domain.spec_values import Frozen
 from tasks.step import step
 from tasks.wiring import registry
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from everloop.adapters.registry import CHAMPION, Version
 from everloop.adapters.service import nudge_keeper
 from everloop.domain.errors import DecisionTaken
-from everloop.domain.spec import Frozen
+from everloop.domain.spec_values import Frozen
 from everloop.settings import settings
 from tasks.claim import still_holds
 from tasks.step import step

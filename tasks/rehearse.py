@@ -16,7 +16,8 @@ from everloop.adapters.registry import Version
 from everloop.adapters.service import authorization, running_service
 from everloop.domain.errors import RehearsalFailed
 from everloop.domain.manifest import Manifest, RecordedRequest
-from everloop.domain.spec import Frozen, ModelSpec
+from everloop.domain.spec import ModelSpec
+from everloop.domain.spec_values import Frozen
 from everloop.settings import settings
 from serving.models import Release, differences
 from tasks.step import step

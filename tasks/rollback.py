@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from everloop.adapters.registry import PREVIOUS, Version
 from everloop.adapters.service import nudge_keeper
 from everloop.domain.errors import PromotionRefused
-from everloop.domain.spec import Frozen
+from everloop.domain.spec_values import Frozen
 from everloop.settings import settings
 from tasks.wiring import registry
 

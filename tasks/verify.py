@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from everloop.adapters.registry import Version
 from everloop.adapters.service import describe_service, serves
-from everloop.domain.spec import Frozen, ModelSpec
+from everloop.domain.spec import ModelSpec
+from everloop.domain.spec_values import Frozen
 from everloop.settings import settings
 from tasks.step import step
 

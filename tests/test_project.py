@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from cli.spec_docs import spec_markdown
-from everloop.domain.spec import parse_duration
+from everloop.domain.spec_values import parse_duration
 from everloop.settings import PROJECT, WORK_POOL, Settings
 
 FLOWS = {"train", "release", "monitor"}

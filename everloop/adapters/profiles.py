@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from everloop.domain.drift import ColumnSummary, ProfileSummary
 from everloop.domain.frames import conform
 from everloop.domain.schema import MISSING, RowSchema
 from everloop.domain.spec import PREDICTION
+from everloop.domain.summaries import ColumnSummary, ProfileSummary
 
 KLL_K = 1024
 FREQUENT_ITEMS_LG_MAX = 14  # counts up to 12,288 categories exactly

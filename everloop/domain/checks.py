@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from everloop.domain.spec import Frozen, ModelSpec
+from everloop.domain.spec import ModelSpec
+from everloop.domain.spec_values import Frozen
 
 
 class Finding(Frozen):

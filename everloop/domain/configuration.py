@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from everloop.domain.spec import Frozen, Scalar
+from everloop.domain.spec import Scalar
+from everloop.domain.spec_values import Frozen
 
 
 class Configuration(Frozen):

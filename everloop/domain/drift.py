@@ -5,47 +5,20 @@ A test alone fires on harmless jitter once windows are large; an effect alone fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
 from scipy import stats
 
-from everloop.domain.spec import Frozen
+from everloop.domain.spec_values import Frozen
+from everloop.domain.summaries import ColumnSummary, ProfileSummary
 
 FAMILY_ALPHA = 0.01  # over all tests of a window, Bonferroni
 FLOORS = {"distribution": 0.05, "nulls": 0.01, "unseen": 0.002}
 _RARE = 5  # expected count under which categories are pooled (Cochran 1954)
 
 Signal = Literal["distribution", "nulls", "unseen"]
-
-
-@dataclass(frozen=True)
-class ColumnSummary:
-    """What a profile knows of one column: counts, and a distribution function or category counts.
-
-    `cdf` maps points (m,) to P(X <= point), (m,); `support` are points that cover the distribution, ascending.
-    """
-
-    n: int
-    nulls: int
-    cdf: Callable[[np.ndarray], np.ndarray] | None = None
-    support: np.ndarray | None = None
-    categories: Mapping[str, int] | None = None
-
-    @property
-    def present(self) -> int:
-        """Values that are not null."""
-        return self.n - self.nulls
-
-
-@dataclass(frozen=True)
-class ProfileSummary:
-    """The summaries of all columns of one profile."""
-
-    rows: int
-    columns: Mapping[str, ColumnSummary] = field(default_factory=dict)
 
 
 class DriftTest(Frozen):

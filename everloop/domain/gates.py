@@ -10,7 +10,8 @@ import numpy as np
 from scipy import stats
 
 from everloop.domain.metrics import LossSummary, score
-from everloop.domain.spec import Frozen, Gates
+from everloop.domain.spec import Gates
+from everloop.domain.spec_values import Frozen
 
 Verdict = Literal["pass", "fail", "undetermined"]
 _WORST_FIRST: tuple[Verdict, ...] = ("fail", "undetermined", "pass")

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from everloop.domain.configuration import Configuration
 from everloop.domain.metrics import LossSummary
 from everloop.domain.schema import RowSchema
-from everloop.domain.spec import Frozen, Kind, MetricName, ServingSpec
+from everloop.domain.spec import Kind, MetricName, ServingSpec
+from everloop.domain.spec_values import Frozen
 
 RuntimeName = Literal["onnx", "native"]
 RUNTIMES: dict[str, str] = {"onnx": "ONNX Runtime", "native": "scikit-learn"}

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from everloop.domain.schema import canonical_category
-from everloop.domain.spec import Frozen, MetricName, Scalar
+from everloop.domain.spec import MetricName, Scalar
+from everloop.domain.spec_values import Frozen
 
 _FLOOR = 1e-15
 

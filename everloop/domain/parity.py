@@ -6,7 +6,7 @@ import numpy as np
 
 from everloop.domain.manifest import RuntimeName
 from everloop.domain.metrics import Predictions
-from everloop.domain.spec import Frozen
+from everloop.domain.spec_values import Frozen
 
 SCORE_TOLERANCE = 1e-4
 

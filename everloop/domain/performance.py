@@ -8,7 +8,9 @@ import numpy as np
 from scipy import stats
 
 from everloop.domain.metrics import LossSummary, score, summarize
-from everloop.domain.spec import Frozen, MetricName, MonitorSpec
+from everloop.domain.monitor_spec import MonitorSpec
+from everloop.domain.spec import MetricName
+from everloop.domain.spec_values import Frozen
 
 ALPHA = 0.005
 

@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import Literal
 
 from everloop.domain.drift import DriftReport
+from everloop.domain.monitor_spec import MonitorSpec
 from everloop.domain.performance import PerformanceReport
-from everloop.domain.spec import Frozen, MonitorSpec, parse_duration
+from everloop.domain.spec_values import Frozen, parse_duration
 from everloop.domain.windows import Window
 
 Action = Literal["none", "alert", "retrain"]

@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from everloop.domain.spec import Frozen, Scalar
+from everloop.domain.spec import Scalar
+from everloop.domain.spec_values import Frozen
 
 MISSING = "<missing>"
 MAX_LISTED_CATEGORIES = 1000

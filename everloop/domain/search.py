@@ -16,7 +16,8 @@ from everloop.domain.frames import conform
 from everloop.domain.metrics import row_losses, score
 from everloop.domain.pipelines import build_pipeline, predict_conformed
 from everloop.domain.schema import RowSchema, canonical_category
-from everloop.domain.spec import Candidate, Choice, Frozen, ModelSpec, Range, Scalar
+from everloop.domain.spec import Candidate, Choice, ModelSpec, Range, Scalar
+from everloop.domain.spec_values import Frozen
 from everloop.domain.splits import Split, within_history
 
 

@@ -7,22 +7,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PrivateAttr,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag, ValidationError, model_validator
 
 from everloop.domain.errors import SpecError
+from everloop.domain.monitor_spec import MonitorSpec, RowWindow, SpanWindow
+from everloop.domain.spec_values import Column, Histories, Table, parse_share
 
 Kind = Literal["regression", "binary", "multiclass"]
 MetricName = Literal["mae", "rmse", "log_loss", "error_rate", "brier"]
@@ -50,64 +41,6 @@ ESTIMATORS_BY_KIND: dict[str, tuple[str, ...]] = {
     ),
 }
 
-_DURATION = re.compile(r"^\s*(\d+)\s*(s|m|h|d|w)\s*$")
-_UNIT = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-def parse_duration(text: str) -> timedelta:
-    """The time span that `text` such as '90s', '30m', '6h', '7d' or '2w' names.
-
-    Raises:
-        ValueError: the text is not a whole number and one of the units s, m, h, d, w, or the span is zero.
-    """
-    match = _DURATION.match(text)
-    if match is None or int(match[1]) == 0:
-        raise ValueError(f"{text!r} is not a duration; write a whole number above 0 and a unit: 90s, 30m, 6h, 7d or 2w")
-    try:
-        return timedelta(**{_UNIT[match[2]]: int(match[1])})
-    except OverflowError:
-        raise ValueError(f"{text!r} is not a duration: it is too long; the longest is 999999999d") from None
-
-
-def _is_duration(text: str) -> str:
-    parse_duration(text)
-    return text
-
-
-def _is_history(text: str) -> str:
-    return text if text == "all" else _is_duration(text)
-
-
-def _is_persistence(text: str) -> str:
-    match = re.match(r"^(\d+) of (\d+)$", text)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]) <= 20:
-        raise ValueError(f"{text!r} is not a persistence; write 'n of m' with 1 <= n <= m <= 20, for example '2 of 3'")
-    return text
-
-
-Duration = Annotated[str, AfterValidator(_is_duration)]
-History = Annotated[str, AfterValidator(_is_history)]
-Persistence = Annotated[str, AfterValidator(_is_persistence)]
-Column = Annotated[str, Field(min_length=1)]
-
-
-Histories = Annotated[
-    Annotated[History, Tag("<value>")] | Annotated[tuple[History, ...], Tag("<list>")],
-    Discriminator(lambda value: "<list>" if isinstance(value, list | tuple) else "<value>"),
-]
-
-
-class Frozen(BaseModel):
-    """A value: unknown keys are refused and nothing changes after it is made."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class Table(Frozen):
-    """A table of the spec: its numbers are finite."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
 
 class DataSpec(Table):
     """`[data]`: where labelled rows come from."""
@@ -121,8 +54,9 @@ class DataSpec(Table):
         description="SQL. On a database URL it is required and runs there; on files it runs in DuckDB over the table `source`.",
     )
     history: Histories = Field(
-        "all",
-        description="How far back training looks: 'all' or a span such as '180d' (needs `time`). A list: the search chooses.",
+        ("all", "20%"),
+        description="How far back training looks: 'all', the newest share of the rows such as '20%', or a span such as '180d' "
+        "(needs `time`). A list: the search chooses.",
     )
     include_served: bool = Field(
         True, description="Add captured predictions whose labels have arrived to the training data."
@@ -288,65 +222,6 @@ class Gates(Table):
     )
 
 
-class RowWindow(Table):
-    """A window of a number of captured predictions, in the order they were captured."""
-
-    rows: int = Field(ge=50, le=1_000_000)
-
-
-class SpanWindow(Table):
-    """A window of event time."""
-
-    span: Duration
-
-
-WindowShape = Annotated[
-    Annotated[RowWindow, Tag("<rows>")] | Annotated[SpanWindow, Tag("<span>")],
-    Discriminator(
-        lambda value: (
-            "<span>" if isinstance(value, SpanWindow) or (isinstance(value, dict) and "span" in value) else "<rows>"
-        )
-    ),
-]
-
-
-class MonitorSpec(Table):
-    """`[monitor]`: how the live model is watched and when it is retrained."""
-
-    every: Duration = Field("1h", description="How often the monitor flow runs (checked against prefect.yaml).")
-    window: WindowShape = Field(
-        RowWindow(rows=1000), description='{ rows = 1000 } or { span = "1d" }: what is profiled and judged at once.'
-    )
-    min_rows: int = Field(100, ge=20, description="Fewer rows of the champion in a window: undetermined.")
-    min_label_coverage: float = Field(
-        0.8, gt=0, le=1, description="Share of a window's rows whose labels must have arrived before it is scored."
-    )
-    on_drift: Literal["ignore", "alert", "retrain"] = Field("alert", description="What standing drift leads to.")
-    on_degradation: Literal["ignore", "alert", "retrain"] = Field(
-        "retrain", description="What a standing rise of the loss leads to."
-    )
-    max_loss_increase: float = Field(
-        0.1, ge=0, description="Share by which the loss may exceed the champion's validated one before it counts."
-    )
-    persistence: Persistence = Field(
-        "2 of 3", description="In how many of the last windows the same signal must stand."
-    )
-    cooldown: Duration = Field("6h", description="Event time after a retraining decision in which no other is made.")
-    retry_after: Duration | None = Field(
-        None, description="The same after a retraining whose challenger did not go live; default: the cooldown."
-    )
-
-    @property
-    def needed(self) -> int:
-        """The n of 'n of m'."""
-        return int(self.persistence.split(" of ")[0])
-
-    @property
-    def recent(self) -> int:
-        """The m of 'n of m'."""
-        return int(self.persistence.split(" of ")[1])
-
-
 class ServingSpec(Table):
     """`[serving]`: the prediction service."""
 
@@ -420,8 +295,11 @@ class ModelSpec(Table):
                 f"search.trials = {self.search.trials} for {len(self.search.candidates)} candidates on "
                 f"{len(self.data.histories)} histories; allow at least {pairs}, one for each pair"
             )
-        if self.time is None and self.data.histories != ("all",):
-            raise ValueError('data.history names a span but there is no time column; set time, or history = "all"')
+        spans = [history for history in self.data.histories if history != "all" and parse_share(history) is None]
+        if self.time is None and spans:
+            raise ValueError(
+                f"data.history names the span {spans[0]!r} but there is no time column; set time, or use 'all' or a share"
+            )
         if self.time is None and self.data.include_served:
             raise ValueError(
                 "data.include_served is true but there is no time column to order source and served rows by; "
@@ -429,6 +307,14 @@ class ModelSpec(Table):
             )
         if self.time is None and isinstance(self.monitor.window, SpanWindow):
             raise ValueError("monitor.window is a span but there is no time column; set time, or use { rows = … }")
+        if self.time is None and self.monitor.time_parts:
+            raise ValueError("monitor.time_parts is set but there is no time column; set time, or leave it out")
+        uncategorical = [name for name in self.monitor.slices if name not in self.features.categorical]
+        if uncategorical:
+            raise ValueError(
+                f"monitor.slices names {uncategorical[0]!r}, which is not a categorical feature; "
+                f"allowed: {', '.join(self.features.categorical) or 'none'}"
+            )
         missing = [name for name in self.gates.slices if name not in self.features.names]
         if missing:
             raise ValueError(

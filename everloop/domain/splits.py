@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from everloop.domain.errors import NotEnoughData
-from everloop.domain.spec import ModelSpec, parse_duration
+from everloop.domain.spec import ModelSpec
+from everloop.domain.spec_values import parse_duration, parse_share
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ def split_by_time(frame: pd.DataFrame, spec: ModelSpec) -> Split:
 
 
 def within_history(frame: pd.DataFrame, history: str, time: str | None) -> pd.DataFrame:
-    """The rows of `frame` (ordered by `time`) that are less than `history` older than its newest row."""
+    """The newest rows of `frame` (in time order): all, a share of them, or those less than a span older than the newest."""
+    if (share := parse_share(history)) is not None:
+        return frame.iloc[len(frame) - max(1, round(share * len(frame))) :] if len(frame) else frame
     if history == "all" or time is None or frame.empty:
         return frame
     return frame[frame[time] > frame[time].iloc[-1] - parse_duration(history)]

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from everloop.domain.spec import Frozen, RowWindow, SpanWindow, parse_duration
+from everloop.domain.monitor_spec import RowWindow, SpanWindow
+from everloop.domain.spec_values import Frozen, parse_duration
 
 
 class Window(Frozen):

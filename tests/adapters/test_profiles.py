@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 
 from everloop.adapters.profiles import merge_profiles, profile_rows, summarize_profile
-from everloop.domain.drift import ColumnSummary, ProfileSummary, compare_profiles, kolmogorov_smirnov
+from everloop.domain.drift import compare_profiles, kolmogorov_smirnov
 from everloop.domain.schema import FeatureSchema, RowSchema
+from everloop.domain.summaries import ColumnSummary, ProfileSummary
 
 N = 20_000
 RANK_ERROR = 0.01  # three times what a KLL sketch of k = 1024 is off by (Karnin, Lang, Liberty 2016)

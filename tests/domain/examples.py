@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from everloop.domain.drift import ColumnSummary, DriftReport
+from everloop.domain.drift import DriftReport
+from everloop.domain.monitor_spec import MonitorSpec
 from everloop.domain.performance import PerformanceReport
 from everloop.domain.retraining import RetrainingDecision, decide
-from everloop.domain.spec import ModelSpec, MonitorSpec
+from everloop.domain.spec import ModelSpec
+from everloop.domain.summaries import ColumnSummary
 from everloop.domain.windows import Window
 
 TIPS = """
@@ -66,7 +68,7 @@ def a_spec(**tables: Any) -> ModelSpec:
         "kind": "regression",
         "target": "y",
         "time": "t",
-        "data": {"source": "toy.csv"},
+        "data": {"source": "toy.csv", "history": "all"},
         "features": {"numeric": ["x"], "categorical": ["c"]},
         "search": {"trials": 2, "candidates": [RIDGE if is_regression else LOGISTIC]},
         "gates": {

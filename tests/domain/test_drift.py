@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from everloop.domain.drift import FAMILY_ALPHA, FLOORS, ColumnSummary, DriftReport, ProfileSummary, compare_profiles
+from everloop.domain.drift import FAMILY_ALPHA, FLOORS, DriftReport, compare_profiles
+from everloop.domain.summaries import ColumnSummary, ProfileSummary
 from tests.domain.examples import categories, numbers
 
 Draw = Callable[[np.random.Generator, int], ColumnSummary]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from everloop.domain.metrics import LossSummary, summarize
+from everloop.domain.monitor_spec import MonitorSpec
 from everloop.domain.performance import ALPHA, PerformanceReport, score_window
-from everloop.domain.spec import MonitorSpec
 
 POLICY = MonitorSpec(min_rows=100, min_label_coverage=0.8, max_loss_increase=0.1)
 VALIDATED = np.random.default_rng(0).gamma(4, 0.25, 500)  # losses of a mean near 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everloop.domain.retraining import RetrainingDecision
-from everloop.domain.spec import parse_duration
+from everloop.domain.spec_values import parse_duration
 from tests.domain.examples import fired, seen, take
 
 

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from everloop.domain.spec import DataSpec, Features, Range, SpanWindow, parse_duration, parse_spec
+from everloop.domain.monitor_spec import SpanWindow
+from everloop.domain.spec import DataSpec, Features, Range, parse_spec
+from everloop.domain.spec_values import parse_duration
 from tests.domain.examples import TIPS
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everloop.domain.spec import RowWindow, SpanWindow, parse_duration
+from everloop.domain.monitor_spec import RowWindow, SpanWindow
+from everloop.domain.spec_values import parse_duration
 from everloop.domain.windows import Window, cut_windows
 
 LATER = pd.Timestamp("2030-01-01")
