@@ -1,0 +1,61 @@
+"""Everything that was seen of one window: what a decision rests on."""
+
+from __future__ import annotations
+
+from everloop.domain.decay import DecayReport
+from everloop.domain.dependencies import DependencyReport
+from everloop.domain.drift import DriftReport
+from everloop.domain.estimate import EstimatedPerformance
+from everloop.domain.performance import PerformanceReport
+from everloop.domain.quality import QualityReport
+from everloop.domain.ranking import RankReport
+from everloop.domain.spec_values import Frozen
+from everloop.domain.usage import UsageReport
+
+
+class Growth(Frozen):
+    """Labelled rows that exist now, and how many there were when the model was last trained."""
+
+    labelled_rows: int
+    at_last_training: int
+
+    @property
+    def share(self) -> float:
+        """By how much the labelled rows have grown, 0.25 for a quarter."""
+        return self.labelled_rows / self.at_last_training - 1 if self.at_last_training else 0.0
+
+
+class SliceEvidence(Frozen):
+    """Drift and performance of the rows of a window that share one value of one column."""
+
+    column: str
+    value: str
+    rows: int
+    drift: DriftReport
+    performance: PerformanceReport
+
+    @property
+    def name(self) -> str:
+        """The slice as a person writes it: 'season=1'."""
+        return f"{self.column}={self.value}"
+
+
+class Evidence(Frozen):
+    """What was seen of one window. None: it was not looked at.
+
+    `drift_persistence` is in how many windows drift must stand at least, as calibrated on the training data;
+    `merged_windows` counts the windows before this one whose rows were added because it had too few.
+    """
+
+    drift: DriftReport
+    performance: PerformanceReport
+    drift_persistence: int = 1
+    decay: DecayReport | None = None
+    growth: Growth | None = None
+    quality: QualityReport | None = None
+    dependencies: DependencyReport | None = None
+    slices: tuple[SliceEvidence, ...] = ()
+    estimate: EstimatedPerformance | None = None
+    ranking: RankReport | None = None
+    usage: UsageReport | None = None
+    merged_windows: int = 0
