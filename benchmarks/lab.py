@@ -58,6 +58,7 @@ def train_versions(count: int) -> tuple[ModelSpec, list[Version]]:
     from tasks.fit import Challenger
     from tasks.package import package
     from tasks.prepare import prepare
+    from tasks.reference import describe_reference
     from tasks.register import register
     from tasks.search import search
     from tasks.validate import validate
@@ -76,7 +77,8 @@ def train_versions(count: int) -> tuple[ModelSpec, list[Version]]:
         evaluation = evaluate.fn(spec, data, challenger)
         version = register.fn(
             spec, snapshot, data, found, challenger, evaluation, validate.fn(spec, evaluation),
-            export.fn(data, challenger, evaluation), reason=f"benchmark {position}", decision=None,
+            export.fn(data, challenger, evaluation), describe_reference.fn(spec, snapshot, data, challenger, evaluation),
+            reason=f"benchmark {position}", decision=None,
         )  # fmt: skip
         package.fn(version)
         versions.append(registry().version(MODEL, version.number))

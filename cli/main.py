@@ -97,6 +97,23 @@ def decisions(model: Model, as_json: Json = False) -> None:
 
 
 @app.command()
+def resume(
+    model: Model,
+    by: Annotated[str, typer.Option(help="Who looked; default: the user of this shell.")] = "",
+) -> None:
+    """Let a model be retrained again after too many rejected challengers in a row: somebody has looked at them."""
+    import getpass
+
+    from everloop.settings import settings
+    from tasks.wiring import decisions
+
+    settings().spec(model)
+    who = by or getpass.getuser()
+    count = decisions().acknowledge(model, who)
+    print(f"{count} rejected challengers of {model} acknowledged by {who}")  # noqa: T201
+
+
+@app.command()
 def check(models: Annotated[list[str] | None, typer.Argument(help="Names; default: all.")] = None) -> None:
     """Check specs without running anything."""
     from everloop.domain.pipelines import check_parameters

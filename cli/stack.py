@@ -143,9 +143,12 @@ class Stack:
         self._process = None
         self._socket.unlink(missing_ok=True)
 
-    def pid_of(self, name: str) -> int:
-        """The process id of one part: 'prefect-server', 'worker', 'mlflow' or 'serve-<model>'."""
-        return int(self._rpc().getProcessInfo(name)["pid"])
+    def pid_of(self, name: str) -> int | None:
+        """The process id of one part: 'prefect-server', 'worker', 'mlflow' or 'serve-<model>'; None while it is not running.
+
+        supervisord says 0 then, and a signal to process 0 would go to everything that the caller runs.
+        """
+        return int(self._rpc().getProcessInfo(name)["pid"]) or None
 
     def stop_part(self, name: str) -> None:
         """Afterwards one part is stopped and stays so."""

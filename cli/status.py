@@ -16,7 +16,7 @@ def model_status(model: str) -> dict[str, Any]:
     spec, registry = here.spec(model), Registry(here.mlflow)
     aliases = {alias: registry.at_alias(model, alias) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
     service = describe_service(here.service_url(spec), here.api_keys(spec.serving))
-    newest = decisions().list(model)[-1:]
+    newest = decisions().history(model)[-1:]
     return {
         "model": model,
         **{alias: f"v{version.number}" if version else None for alias, version in aliases.items()},

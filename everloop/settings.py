@@ -52,6 +52,13 @@ class Settings(BaseSettings):
         ge=1,
         description="Size of a model's captured rows, and of its labels, above which the oldest go.",
     )
+    keep_profile_days: float = Field(
+        730.0, gt=0, description="Age at which profiles and reports of windows are deleted."
+    )
+    alert_block: str = Field(
+        "",
+        description="Prefect notification block that alerts go to, as <type>/<name>, such as slack-webhook/ops; empty: the event feed.",
+    )
     poll_seconds: float = Field(1.0, gt=0, description="How often a service looks at the champion alias.")
     refused_seconds: float = Field(30.0, gt=0, description="How long a service waits to try a refused version again.")
     verify_seconds: float = Field(45.0, ge=0, description="How long a release waits for the service to serve it.")
@@ -89,6 +96,21 @@ class Settings(BaseSettings):
     def labels(self) -> Path:
         """The folder of labels."""
         return self.home / "labels"
+
+    @property
+    def profiles(self) -> Path:
+        """The folder of window profiles."""
+        return self.home / "profiles"
+
+    @property
+    def reports(self) -> Path:
+        """The folder of window reports."""
+        return self.home / "reports"
+
+    @property
+    def usage(self) -> Path:
+        """The folder of hourly usage."""
+        return self.home / "usage"
 
     def keeper_folder(self, model: str) -> Path:
         """Where `everloop serve` of `model` and its workers talk to each other."""

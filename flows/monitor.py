@@ -1,4 +1,4 @@
-"""Watch the champion: judge each window of its predictions once, and retrain when it degrades."""
+"""Watch the champion: judge each window of its predictions, and retrain when it degrades."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import logging
 import pandas as pd
 from prefect import flow
 
+from everloop.adapters.orchestrator import emit_watched
+from everloop.adapters.registry import Version
 from everloop.adapters.sources import read_times
-from everloop.domain.retraining import RetrainingDecision, decision_id
-from everloop.domain.windows import cut_windows
+from everloop.domain.retraining import RetrainingDecision
+from everloop.domain.spec import ModelSpec
 from everloop.settings import settings
 from tasks.collect import collect
 from tasks.compact import compact
-from tasks.compare import compare
-from tasks.decide import decide
-from tasks.profile import profile_window, reference_profile
-from tasks.score import score
+from tasks.decide import decide, publish
+from tasks.examine import Examined, examine, fill, is_pending
+from tasks.observe import Surroundings, observe, raise_alarm
 from tasks.sweep import sweep
+from tasks.tidy import tidy
+from tasks.watch import watch
 from tasks.wiring import decisions, registry
 
 log = logging.getLogger("everloop.monitor")
@@ -25,7 +28,7 @@ log = logging.getLogger("everloop.monitor")
 
 @flow(name="monitor", flow_run_name="{model}")
 async def monitor(model: str, at: str | None = None) -> list[RetrainingDecision]:
-    """The decisions about every complete window that was not decided yet, oldest first.
+    """The decisions about every complete window that may still be decided, oldest first.
 
     `at` is an ISO event time in UTC: only predictions and labels known then count. Default: all, now.
     """
@@ -34,18 +37,28 @@ async def monitor(model: str, at: str | None = None) -> list[RetrainingDecision]
     champion = registry().champion(model)
     if champion is None:
         log.info("%s has no champion yet; nothing to watch", model)
-        return []
     moment = read_times(pd.Series([at]), where="the parameter `at`").iloc[0] if at else None
+    made = judge(spec, champion, moment) if champion else []
+    emit_watched(model, {"decisions": len(made)})
+    return made
+
+
+def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[RetrainingDecision]:
+    """The decisions of this run about windows that `champion` answered."""
     compact(spec)
-    captured = collect(spec, moment)
-    decided = {decision.id for decision in decisions().list(model) if decision.is_final}
-    windows = cut_windows(captured, spec.monitor.window, at=moment or pd.Timestamp.now("UTC").tz_localize(None))
-    pending = [(window, rows) for window, rows in windows if decision_id(model, window) not in decided]
+    known = decisions().history(spec.name)
+    found = collect(spec, known, at)
+    pending = [(window, rows) for window, rows in found.windows if is_pending(window, rows, champion, known, spec)]
+    surroundings = observe(spec, champion, found.rows)
     if not pending:
+        raise_alarm(spec, surroundings)
         return []
-    manifest, reference, made = registry().manifest(champion), reference_profile(champion), []
+    watched, made = watch(champion), []
     for window, rows in pending:
-        of_champion = rows[rows["model_version"] == champion.number]
-        drift = compare(spec, reference, profile_window(spec, manifest.row_schema, window, of_champion))
-        made.append(decide(spec, champion, window, drift, score(spec, manifest, of_champion)))
+        earlier = decisions().history(spec.name, before=window)
+        seen = examine(spec, watched, window, fill(window, rows, found, spec, champion), surroundings, earlier)
+        decision = decide(spec, watched, window, seen.evidence, earlier)
+        publish(spec, watched, decision, seen.profile, earlier)
+        made.append(decision)
+    tidy(spec)
     return made

@@ -21,6 +21,7 @@ from tasks.extract import extract
 from tasks.fit import fit
 from tasks.illustrate import illustrate
 from tasks.prepare import prepare
+from tasks.reference import describe_reference
 from tasks.register import register
 from tasks.search import search
 from tasks.step import in_background
@@ -68,8 +69,9 @@ def challenge(spec: ModelSpec, reason: str, decision: str | None) -> tuple[Versi
     evaluation = evaluate(spec, data, challenger)
     verdict = validate(spec, evaluation)
     exported = export(data, challenger, evaluation)
+    reference = describe_reference(spec, snapshot, data, challenger, evaluation)
     version = register(
-        spec, snapshot, data, found, challenger, evaluation, verdict, exported, reason=reason, decision=decision
+        spec, snapshot, data, found, challenger, evaluation, verdict, exported, reference, reason=reason, decision=decision
     )
     return version, in_background(illustrate, spec, data, challenger, evaluation, version)
 

@@ -1,24 +1,84 @@
-"""Collect: captured predictions with the labels that have arrived."""
+"""Collect: captured predictions with the labels that have arrived, as far back as a decision may still change."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pandas as pd
 
 from everloop.adapters.inference_log import join_labels, read_captured, read_labels
+from everloop.domain.monitor_spec import MonitorSpec, RowWindow
+from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.spec import ModelSpec
+from everloop.domain.spec_values import parse_duration
+from everloop.domain.windows import Window, anchor_of, cut_windows
 from everloop.settings import settings
 from tasks.step import step
 
 log = logging.getLogger("everloop.collect")
 
 
+@dataclass(frozen=True)
+class Collected:
+    """Complete windows with their rows, oldest first, and all rows that were read, in the order of capture."""
+
+    windows: tuple[tuple[Window, pd.DataFrame], ...]
+    rows: pd.DataFrame
+
+
 @step(retries=2, retry_delay_seconds=2)
-def collect(spec: ModelSpec, at: pd.Timestamp | None) -> pd.DataFrame:
-    """Captured predictions in the order of capture, with `label`; with `at`, only what was known at that event time."""
-    here = settings()
-    captured = read_captured(here.inference, spec, until=at)
-    joined = join_labels(captured, read_labels(here.labels, spec, until=at))
-    log.info("collected %s predictions, %s labelled", f"{len(joined):,}", f"{joined['label'].notna().sum():,}")
-    return joined
+def collect(spec: ModelSpec, known: Sequence[RetrainingDecision], at: pd.Timestamp | None) -> Collected:
+    """The windows that are not settled by the `known` decisions; with `at`, only what was known at that event time."""
+    here, policy = settings(), spec.monitor
+    after = resume_after(known, policy)
+    since = after.last[:10] if after and after.last else _open_since(known, policy)
+    captured = read_captured(here.inference, spec, until=at, since=since)
+    joined = join_labels(captured, read_labels(here.labels, spec, until=at, since=since))
+    moment = at if at is not None else pd.Timestamp.now("UTC").tz_localize(None)
+    windows = tuple(cut_windows(joined, policy.window, at=moment, after=after))
+    log.info(
+        "collected %s predictions%s, %s labelled, %d windows",
+        f"{len(joined):,}", f" served since {since}" if since else "", f"{joined['label'].notna().sum():,}", len(windows),
+    )  # fmt: skip
+    return Collected(windows, joined)
+
+
+def resume_after(known: Sequence[RetrainingDecision], policy: MonitorSpec) -> Window | None:
+    """The row window after which everything still matters, None if all rows do (or windows are spans).
+
+    Windows whose labels may still come are open. A few settled ones before them stay, for small windows to be merged with.
+    """
+    if not isinstance(policy.window, RowWindow):
+        return None
+    opened = [decision.window.before for decision in known if is_open(decision, policy)]
+    first = min((before for before in opened if before is not None), default=None)
+    settled = [
+        decision.window
+        for decision in known
+        if decision.window.before is not None and (first is None or decision.window.before < first)
+    ]
+    settled.sort(key=lambda window: window.before or 0)
+    spare = 1 + -(-policy.min_rows // policy.window.rows)
+    return anchor_of(settled[:-spare], policy.window)
+
+
+def is_open(decision: RetrainingDecision, policy: MonitorSpec) -> bool:
+    """True while the decision is not said yet, or labels may change it: it has not fired, and they are not too late."""
+    if not decision.published:
+        return True
+    served = decision.window.last or decision.window.end
+    age = datetime.now(UTC).replace(tzinfo=None) - datetime.fromisoformat(served.split("|")[0])
+    waits = decision.performance.labelled < decision.performance.rows or decision.performance.rows == 0
+    return not decision.is_fired and waits and age < parse_duration(policy.max_label_delay)
+
+
+def _open_since(known: Sequence[RetrainingDecision], policy: MonitorSpec) -> str | None:
+    """The day from which rows are needed for span windows: the first one on which a row of an open window was served."""
+    if not known or isinstance(policy.window, RowWindow):
+        return None
+    days = [decision.window.served_from for decision in known if is_open(decision, policy)]
+    days += [decision.window.served_from for decision in known[-policy.recent :]]
+    return None if None in days else min(day for day in days if day)

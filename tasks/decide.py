@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from everloop.adapters.orchestrator import emit_decision, show_markdown
-from everloop.adapters.registry import Version
 from everloop.adapters.tracking import log_window
-from everloop.domain.drift import DriftReport
-from everloop.domain.performance import PerformanceReport
+from everloop.adapters.window_report import decision_markdown, write_window_report
+from everloop.domain.evidence import Evidence
 from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.retraining import decide as apply_policy
 from everloop.domain.spec import ModelSpec
+from everloop.domain.summaries import ProfileSummary
 from everloop.domain.windows import Window
 from everloop.settings import settings
 from tasks.step import step
+from tasks.watch import Watched
 from tasks.wiring import decisions, registry
 
 log = logging.getLogger("everloop.decide")
@@ -22,49 +24,46 @@ log = logging.getLogger("everloop.decide")
 
 @step
 def decide(
-    spec: ModelSpec, champion: Version, window: Window, drift: DriftReport, performance: PerformanceReport
+    spec: ModelSpec, watched: Watched, window: Window, evidence: Evidence, earlier: Sequence[RetrainingDecision]
 ) -> RetrainingDecision:
-    """The stored decision about `window`; if this call made it fire, the event is on its way."""
-    earlier = [
-        found
-        for found in decisions().list(spec.name)
-        if found.window.end <= window.end and found.window.id != window.id
-    ]
-    decision = apply_policy(
-        spec.name, champion.number, window, drift, performance, policy=spec.monitor, earlier=earlier
-    )
-    here = settings()
-    log_window(registry(), decision, artifacts=None if here.mlflow_uri else here.home / "mlartifacts")
-    fired = decisions().store(decision)
-    if fired or decision.action == "alert":
+    """The stored decision about `window`; if it is new that it fires or alerts, the event is on its way.
+
+    A retraining that was stored and not said is not said again: the sweep starts it. An alert is, under the same event id.
+    """
+    made = apply_policy(spec.name, watched.version.number, window, evidence, policy=spec.monitor, earlier=earlier)
+    before = decisions().find(made.id)
+    fired = decisions().store(made)
+    decision = decisions().get(made.id)
+    said = before is not None and before.published and before.action == "alert"
+    if fired or (decision.action == "alert" and not said):
         emit_decision(decision)
-    show_markdown(
-        f"decision-{spec.name}",
-        _as_markdown(decision),
-        description=f"{decision.action}: {', '.join(decision.reason_codes)}",
-    )
     log.info("%s: %s: %s", decision.id, decision.action, decision.reason)
     return decision
 
 
-def _as_markdown(decision: RetrainingDecision) -> str:
-    performance, drift, window = decision.performance, decision.drift, decision.window
-    lines = [
-        f"# {decision.action.capitalize()}: {', '.join(decision.reason_codes)}",
-        decision.reason,
-        "",
-        f"Window `{window.id}`, {window.start} to {window.end}, {window.rows:,} rows, champion v{decision.version}.",
-        "",
-        "| what | verdict | numbers |",
-        "|---|---|---|",
-        f"| performance | {performance.verdict} | {performance.reason} |",
-        f"| labels | | {performance.coverage:.0%} have arrived |",
-        f"| drift | {drift.verdict} | {drift.reason} |",
-    ]
-    lines += [
-        f"| {test.column}: {test.signal} | drift | effect {test.effect:.3f} (floor {test.floor:g}), "
-        f"p = {test.p_value:.1e}, {test.statistic} |"
-        for test in drift.tests
-        if test.is_drift
-    ]
-    return "\n".join(lines)
+@step(retries=1)
+def publish(
+    spec: ModelSpec,
+    watched: Watched,
+    decision: RetrainingDecision,
+    window: ProfileSummary,
+    earlier: Sequence[RetrainingDecision],
+) -> None:
+    """Afterwards a person can look at the decision: a page of its own, a run in MLflow, the flow run's artifact."""
+    here = settings()
+    page = write_window_report(
+        here.reports / spec.name,
+        decision,
+        earlier=earlier,
+        reference=watched.profile,
+        window=window,
+        importance=watched.facts.importance,
+        links={"MLflow": f"http://127.0.0.1:{here.mlflow_port}/#/models/{spec.name}/versions/{watched.version.number}"},
+    )
+    log_window(registry(), decision, artifacts=None if here.mlflow_uri else here.home / "mlartifacts", page=page)
+    show_markdown(
+        f"decision-{spec.name}",
+        decision_markdown(decision, report_link=page.as_uri()),
+        description=f"{decision.action}: {', '.join(decision.reason_codes)}",
+    )
+    decisions().mark_published(decision.id)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from everloop.adapters.orchestrator import current_run_id, show_markdown
-from everloop.adapters.profiles import profile_rows
+from everloop.adapters.reference_files import Reference
 from everloop.adapters.registry import CHALLENGER, Version
 from everloop.adapters.sources import Snapshot
 from everloop.adapters.tracking import TrainingRun, code_tags
@@ -17,7 +17,6 @@ from everloop.domain.gates import GateVerdict
 from everloop.domain.manifest import RUNTIMES, Manifest, RecordedRequest
 from everloop.domain.metrics import Predictions, score
 from everloop.domain.parity import ParityReport
-from everloop.domain.pipelines import predict
 from everloop.domain.schema import RowSchema
 from everloop.domain.search import SearchResult
 from everloop.domain.spec import ModelSpec
@@ -46,6 +45,7 @@ def register(
     evaluation: Evaluation,
     verdict: GateVerdict,
     exported: Exported,
+    reference: Reference,
     *,
     reason: str,
     decision: str | None,
@@ -58,8 +58,7 @@ def register(
     with TrainingRun(registry(), here.mlflow, spec, artifacts=artifacts, name=name) as run:
         run.log(manifest, found, verdict, exported.parity)
         run.log_dataset(snapshot.rows, snapshot.path, snapshot.digest)
-        predictions = predict(challenger.pipeline, challenger.rows, data.schema).values
-        run.log_profile(profile_rows(challenger.rows, data.schema, predictions=predictions))
+        run.log_reference(reference)
         uri = run.log_model(challenger.pipeline, exported.onnx, manifest, data.split.holdout.tail(5))
         version = run.register(
             uri,

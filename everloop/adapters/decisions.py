@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from everloop.domain.errors import DecisionTaken, EverloopError
 from everloop.domain.retraining import RetrainingDecision
+from everloop.domain.windows import Window
 
 log = logging.getLogger("everloop.decisions")
 
@@ -37,7 +38,16 @@ _table = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("outcome", sa.String),
     sa.Column("released", sa.Boolean, nullable=False, default=False),
+    sa.Column("acknowledged_by", sa.String),
+    sa.Column("published", sa.Boolean, server_default=sa.false()),
 )
+_RECENT = 200
+_ACTED = {
+    "outcome",
+    "released",
+    "acknowledged_by",
+    "published",
+}  # what became of a decision: columns, not part of its body
 _DIALECTS: dict[str, Any] = {"sqlite": sqlite, "postgresql": postgresql}
 
 
@@ -51,6 +61,7 @@ class DecisionStore:
         self._engine = sa.create_engine(url, **({"connect_args": {"timeout": 30}} if dialect == "sqlite" else {}))
         with self._engine.begin() as connection:
             connection.execute(sa.schema.CreateTable(_table, if_not_exists=True))
+            _add_missing_columns(connection)
 
     def store(self, decision: RetrainingDecision) -> bool:
         """Keep `decision`; True if this call made it fire, which happens at most once for each id.
@@ -63,8 +74,9 @@ class DecisionStore:
             "window_end": decision.window.end,
             "window_id": decision.window.id,
             "action": decision.action,
-            "body": decision.model_dump_json(exclude={"outcome", "released"}),
+            "body": decision.model_dump_json(exclude=_ACTED),
             "fired_at": _now() if fires else None,
+            "published": False,
         }
         insert = self._insert(_table).values(id=decision.id, attempts=0, released=False, **values)
         upsert = insert.on_conflict_do_update(index_elements=["id"], set_=values, where=_table.c.fired_at.is_(None))
@@ -77,19 +89,64 @@ class DecisionStore:
         with self._engine.connect() as connection:
             return [_decision(row) for row in connection.execute(query)]
 
+    def history(self, model: str, *, before: Window | None = None) -> Sequence[RetrainingDecision]:
+        """What the policy and a report look back on, oldest window first: the newest decisions, and the newest that fired.
+
+        With `before`, only decisions about windows that ended no later, and not about that window itself.
+        """
+        chosen = [_table.c.model == model]
+        if before is not None:
+            chosen += [_table.c.window_end <= before.end, _table.c.window_id != before.id]
+        newest_first = (_table.c.window_end.desc(), _table.c.window_id.desc())
+        newest = sa.select(_table.c.id).where(*chosen).order_by(*newest_first).limit(_RECENT)
+        fired = newest.where(_table.c.fired_at.is_not(None))
+        query = (
+            sa.select(_table)
+            .where(sa.or_(_table.c.id.in_(newest), _table.c.id.in_(fired)))
+            .order_by(_table.c.window_end, _table.c.window_id)
+        )
+        with self._engine.connect() as connection:
+            return [_decision(row) for row in connection.execute(query)]
+
+    def acknowledge(self, model: str, by: str) -> int:
+        """How many rejected challengers `by` has now looked at: they hold no retraining back any more."""
+        update = (
+            sa.update(_table)
+            .where(
+                _table.c.model == model,
+                _table.c.fired_at.is_not(None),
+                _table.c.outcome.is_not(None),
+                _table.c.released.is_(False),
+                _table.c.acknowledged_by.is_(None),
+            )
+            .values(acknowledged_by=by)
+        )
+        with self._engine.begin() as connection:
+            return int(connection.execute(update).rowcount)
+
+    def mark_published(self, decision: str) -> None:
+        """Afterwards the decision counts as said to people: its event, its run in MLflow and its report are out."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(_table).where(_table.c.id == decision).values(published=True))
+
     def get(self, decision: str) -> RetrainingDecision:
         """The stored decision with this id.
 
         Raises:
             EverloopError: there is none.
         """
-        with self._engine.connect() as connection:
-            row = connection.execute(sa.select(_table).where(_table.c.id == decision)).one_or_none()
-        if row is None:
+        found = self.find(decision)
+        if found is None:
             raise EverloopError(
                 f"decision {decision!r} is not stored in {self._engine.url!r}; `everloop decisions` lists those that are"
             )
-        return _decision(row)
+        return found
+
+    def find(self, decision: str) -> RetrainingDecision | None:
+        """The stored decision with this id, None if there is none."""
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(_table).where(_table.c.id == decision)).one_or_none()
+        return None if row is None else _decision(row)
 
     def fired_at(self, decision: str) -> datetime:
         """When a fired decision was stored.
@@ -206,7 +263,18 @@ class DecisionStore:
 
 def _decision(row: sa.Row[Any]) -> RetrainingDecision:
     found = RetrainingDecision.model_validate_json(row.body)
-    return found.model_copy(update={"outcome": row.outcome, "released": row.released})
+    return found.model_copy(update={name: getattr(row, name) for name in _ACTED} | {"published": bool(row.published)})
+
+
+def _add_missing_columns(connection: sa.Connection) -> None:
+    """Bring a table that an earlier version made up to date; its rows stay."""
+    known = {column["name"] for column in sa.inspect(connection).get_columns(_table.name)}
+    for column in _table.columns:
+        if column.name not in known:
+            kind = column.type.compile(connection.dialect)
+            connection.execute(sa.text(f"alter table {_table.name} add column {column.name} {kind}"))
+            if column.name == "published":
+                connection.execute(sa.update(_table).values(published=True))  # the earlier version had said them all
 
 
 def _dialect_of(url: str) -> str:

@@ -44,13 +44,16 @@ class Compaction:
     failed: int = 0
 
 
-def read_captured(folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None = None) -> pd.DataFrame:
+def read_captured(
+    folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None = None, since: str | None = None
+) -> pd.DataFrame:
     """Every captured prediction of the model in the order of capture, features as columns `features.<name>`.
 
-    With `until`, only rows whose event time is at or before it. Times are naive UTC.
+    With `until`, only rows whose event time is at or before it; with `since`, an ISO day, at least all that were served
+    from that day on. Times are naive UTC.
     """
     columns = [*CAPTURED_COLUMNS, "latency_ms", *(f"features.{name}" for name in spec.features.names)]
-    frame = _read(folder / spec.name, columns, lambda line: _predictions_of(line, spec))
+    frame = _read(folder / spec.name, columns, lambda line: _predictions_of(line, spec), since)
     for name in ("event_time", "served_at"):
         frame[name] = _times(frame[name])
     if until is not None:
@@ -58,12 +61,14 @@ def read_captured(folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None =
     return frame.sort_values(["served_at", "prediction_id"], kind="stable").reset_index(drop=True)
 
 
-def read_labels(folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None = None) -> pd.DataFrame:
+def read_labels(
+    folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None = None, since: str | None = None
+) -> pd.DataFrame:
     """The newest label of each prediction id or key: columns prediction_id, key, label, observed_at (naive UTC).
 
-    With `until`, only labels observed at or before it.
+    With `until`, only labels observed at or before it; with `since`, an ISO day, at least all that were sent from then on.
     """
-    frame = _read(folder / spec.name, LABEL_COLUMNS, lambda line: _labels_of(line, spec))
+    frame = _read(folder / spec.name, LABEL_COLUMNS, lambda line: _labels_of(line, spec), since)
     frame["observed_at"] = _times(frame["observed_at"])
     if until is not None:
         frame = frame[frame["observed_at"] <= until]
@@ -72,11 +77,14 @@ def read_labels(folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None = N
 
 
 def join_labels(captured: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """`captured` with a column `label`, null where none has arrived; a label by prediction id wins over one by key."""
-    by_id = labels[labels["prediction_id"].notna()].set_index("prediction_id")["label"]
-    by_key = labels[labels["prediction_id"].isna() & labels["key"].notna()].set_index("key")["label"]
-    found = captured["prediction_id"].map(by_id)
-    return captured.assign(label=found.where(found.notna(), captured["key"].map(by_key)))
+    """`captured` with `label` and `observed_at`, null where no label has arrived; one by prediction id wins over one by key."""
+    by_id = labels[labels["prediction_id"].notna()].set_index("prediction_id")
+    by_key = labels[labels["prediction_id"].isna() & labels["key"].notna()].set_index("key")
+    joined = {}
+    for name in ("label", "observed_at"):
+        found = captured["prediction_id"].map(by_id[name])
+        joined[name] = found.where(found.notna(), captured["key"].map(by_key[name]))
+    return captured.assign(**joined)
 
 
 def served_examples(captured: pd.DataFrame, labels: pd.DataFrame, spec: ModelSpec) -> pd.DataFrame:
@@ -156,16 +164,24 @@ def _labels_of(line: dict[str, Any], spec: ModelSpec) -> Iterator[dict[str, Any]
         }
 
 
-def _read(folder: Path, columns: Sequence[str], rows_of: Any) -> pd.DataFrame:
-    """Every row under `folder`: lines first, then the Parquet files of all other segments."""
+def _read(folder: Path, columns: Sequence[str], rows_of: Any, since: str | None) -> pd.DataFrame:
+    """Every row under `folder`: lines first, then the Parquet files of all other segments.
+
+    A segment is filed under the day on which it was opened, so the day before `since` may hold rows of it.
+    """
+    first = f"{pd.Timestamp(since) - pd.Timedelta(days=1):%Y-%m-%d}" if since else ""
     frames, read, torn, unreadable = [], set(), 0, 0
-    for path in sorted(folder.glob("date=*/*.jsonl")):
+    for path in sorted(path for path in folder.glob("date=*/*.jsonl") if _day(path, folder) >= first):
         with contextlib.suppress(FileNotFoundError):  # compacted in this moment: its Parquet file is read below
             rows, lost, strange = _parse(path.read_bytes(), rows_of)
             read.add(path.stem)
             torn, unreadable = torn + lost, unreadable + strange
             frames.append(_frame(rows, columns))
-    compacted = [path for path in sorted(folder.glob("date=*/**/*.parquet")) if path.stem not in read]
+    compacted = [
+        path
+        for path in sorted(folder.glob("date=*/**/*.parquet"))
+        if path.stem not in read and _day(path, folder) >= first
+    ]
     frames += [_same_columns(_read_parquet(path), columns) for path in compacted]
     if torn:
         log.warning("%s: dropped %d torn lines that a killed writer left", folder, torn)

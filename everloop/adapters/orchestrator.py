@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from everloop.domain.retraining import RetrainingDecision
 
 DEGRADED, ALERT = "everloop.model.degraded", "everloop.model.alert"
+WATCHED = "everloop.model.watched"  # a monitor run ended; automations.py alerts when it stays away
 
 
 def resource_of(model: str) -> dict[str, str]:
@@ -16,8 +17,11 @@ def resource_of(model: str) -> dict[str, str]:
     return {"prefect.resource.id": f"everloop.model.{model}", "prefect.resource.name": model}
 
 
-def emit_decision(decision: RetrainingDecision) -> None:
-    """Afterwards the event about a fired decision or an alert is on its way; it may be lost, the stored decision is not."""
+def emit_decision(decision: RetrainingDecision, *, report: str | None = None) -> None:
+    """Afterwards the event about a fired decision or an alert is on its way; it may be lost, the stored decision is not.
+
+    `report` is the address of the window's report, for the notification.
+    """
     from prefect.events import emit_event
 
     emit_event(
@@ -29,8 +33,16 @@ def emit_decision(decision: RetrainingDecision) -> None:
             "reason_codes": list(decision.reason_codes),
             "window": f"{decision.window.start} to {decision.window.end}",
             "version": decision.version,
+            **({"report": report} if report else {}),
         },
     )
+
+
+def emit_watched(model: str, payload: Mapping[str, Any]) -> None:
+    """Afterwards the event that a monitor run of `model` ended is on its way, also when there was nothing to judge."""
+    from prefect.events import emit_event
+
+    emit_event(event=WATCHED, resource=resource_of(model), payload=dict(payload))
 
 
 def emit_alert(model: str, reason: str) -> None:
@@ -77,6 +89,15 @@ def show_table(key: str, rows: Sequence[dict[str, Any]], *, description: str = "
 
     if FlowRunContext.get() or TaskRunContext.get():
         create_table_artifact(table=list(rows), key=_key(key), description=description or None)
+
+
+def show_link(key: str, address: str, *, text: str = "", description: str = "") -> None:
+    """Afterwards the run's page in the Prefect UI links to `address`; outside of a run nothing happens."""
+    from prefect.artifacts import create_link_artifact
+    from prefect.context import FlowRunContext, TaskRunContext
+
+    if FlowRunContext.get() or TaskRunContext.get():
+        create_link_artifact(link=address, link_text=text or None, key=_key(key), description=description or None)
 
 
 def _key(text: str) -> str:

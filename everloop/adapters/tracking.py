@@ -16,6 +16,7 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.models import infer_signature
 
 from everloop.adapters.model_files import MANIFEST_FILE, ONNX_FILE
+from everloop.adapters.reference_files import FOLDER, Reference, save_reference
 from everloop.adapters.registry import MONITORING, Registry, Version
 from everloop.domain.frames import conform
 from everloop.domain.gates import GateVerdict
@@ -26,7 +27,6 @@ from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.search import SearchResult
 from everloop.domain.spec import ModelSpec
 
-REFERENCE_PROFILE = "reference/profile.bin"
 _REQUIREMENTS = ("scikit-learn", "skops", "numpy", "scipy", "pandas")
 
 
@@ -78,12 +78,11 @@ class TrainingRun:
         )
         mlflow.log_input(dataset, context="training")
 
-    def log_profile(self, profile: bytes) -> None:
-        """Afterwards the run keeps the reference profile."""
+    def log_reference(self, reference: Reference) -> None:
+        """Afterwards the run keeps what the windows of this version are compared with."""
         with TemporaryDirectory() as scratch:
-            path = Path(scratch) / Path(REFERENCE_PROFILE).name
-            path.write_bytes(profile)
-            mlflow.log_artifact(str(path), str(Path(REFERENCE_PROFILE).parent))
+            save_reference(reference, Path(scratch))
+            mlflow.log_artifacts(scratch, FOLDER)
 
     def log_model(self, pipeline: Any, onnx: bytes | None, manifest: Manifest, example: pd.DataFrame) -> str:
         """The URI of the logged model: skops, with signature, input example, manifest and, if there is one, its ONNX."""

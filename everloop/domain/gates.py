@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from everloop.domain.metrics import LossSummary, score
+from everloop.domain.metrics import LossSummary, score, summarize
 from everloop.domain.spec import Gates
 from everloop.domain.spec_values import Frozen
 
@@ -64,12 +64,11 @@ def judge(scores: HoldoutScores, gates: Gates, *, seed: int = 0) -> GateVerdict:
         is_not_worse_than_champion(scores, gates, seed=seed),
         *regresses_on_no_slice(scores, gates, seed=seed),
     )
-    losses = scores.challenger
     return GateVerdict(
         verdict=worst(result.verdict for result in results),
         results=results,
         champion_version=scores.champion_version,
-        challenger_loss=LossSummary(n=len(losses), mean=float(losses.mean()), std=float(losses.std(ddof=1))),
+        challenger_loss=summarize(scores.challenger),
     )
 
 

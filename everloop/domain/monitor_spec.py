@@ -49,6 +49,9 @@ class MonitorSpec(Table):
     min_label_coverage: float = Field(
         0.8, gt=0, le=1, description="Share of a window's rows whose labels must have arrived before it is scored."
     )
+    max_label_delay: Duration = Field(
+        "30d", description="Labels that come later than this after the prediction change no decision any more."
+    )
     false_alarms: float = Field(
         0.01,
         gt=0,

@@ -34,6 +34,7 @@ class RetrainingDecision(Evidence):
     outcome: str | None = None
     released: bool = False
     acknowledged_by: str | None = None
+    published: bool = False
 
     @property
     def headline(self) -> str:

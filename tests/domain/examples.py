@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from everloop.domain.drift import DriftReport
+from everloop.domain.drift import DriftReport, DriftTest
+from everloop.domain.evidence import Evidence
 from everloop.domain.monitor_spec import MonitorSpec
 from everloop.domain.performance import PerformanceReport
 from everloop.domain.retraining import RetrainingDecision, decide
@@ -113,24 +114,49 @@ def policy(**changes: Any) -> MonitorSpec:
     return MonitorSpec(**{"persistence": "2 of 3", "cooldown": "3d", **changes})
 
 
+def a_drift_report(key: str = ".", *, column: str = "x", signal: Any = "distribution") -> DriftReport:
+    """The drift report that `key` of DRIFT stands for; where it drifts, it is `column` and `signal` that do."""
+    verdict, reason = DRIFT[key]
+    test = DriftTest(
+        column=column, signal=signal, statistic="a test", p_value=1e-9, effect=0.3, floor=0.05, is_drift=True
+    )
+    tests = (test,) if verdict == "drift" else ()
+    return DriftReport(verdict=verdict, reason=reason, alpha=0.001, rows=200, reference_rows=500, tests=tests)
+
+
+def a_performance_report(key: str = ".") -> PerformanceReport:
+    """The performance report that `key` of PERFORMANCE stands for."""
+    verdict, code, reason = PERFORMANCE[key]
+    labelled = 0 if code == "labels_missing" else 200
+    return PerformanceReport(verdict=verdict, reason_code=code, reason=reason, rows=200, labelled=labelled)
+
+
+def seen_of(loss: str = ".", drift: str = ".", **more: Any) -> Evidence:
+    """What was seen of a window: `loss` is a key of PERFORMANCE, `drift` one of DRIFT, `more` the other fields."""
+    return Evidence(
+        drift=more.pop("drift_report", a_drift_report(drift)), performance=a_performance_report(loss), **more
+    )
+
+
+def a_window(day: float) -> Window:
+    """The window of one day."""
+    start = START + timedelta(day)
+    return Window(id=f"day-{day:02}", start=start.isoformat(), end=(start + timedelta(1)).isoformat(), rows=200)
+
+
 def take(
-    day: int, loss: str, drift: str = ".", *, earlier: Any = (), version: str = "1", **changes: Any
+    day: float,
+    loss: str,
+    drift: str = ".",
+    *,
+    earlier: Any = (),
+    version: str = "1",
+    seen: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> RetrainingDecision:
-    """The decision about the window of `day`: `loss` is a key of PERFORMANCE, `drift` one of DRIFT."""
-    start, (verdict, code, reason), (drift_verdict, drift_reason) = (
-        START + timedelta(day),
-        PERFORMANCE[loss],
-        DRIFT[drift],
-    )
-    return decide(
-        "toy",
-        version,
-        Window(id=f"day-{day:02}", start=start.isoformat(), end=(start + timedelta(1)).isoformat(), rows=200),
-        DriftReport(verdict=drift_verdict, reason=drift_reason, alpha=0.001, rows=200, reference_rows=500, tests=()),
-        PerformanceReport(verdict=verdict, reason_code=code, reason=reason, rows=200, labelled=200),
-        policy=policy(**changes),
-        earlier=earlier,
-    )
+    """The decision about the window of `day`, of which `loss`, `drift` and `seen` say what was seen (see `seen_of`)."""
+    evidence = seen_of(loss, drift, **(seen or {}))
+    return decide("toy", version, a_window(day), evidence, policy=policy(**changes), earlier=earlier)
 
 
 def seen(
@@ -144,6 +170,6 @@ def seen(
     ]
 
 
-def fired(day: int, outcome: str | None = "promoted", version: str = "1") -> RetrainingDecision:
+def fired(day: int, outcome: str | None = "promoted", version: str = "1", **became: Any) -> RetrainingDecision:
     """An earlier decision to retrain that saw nothing the windows after it would count."""
-    return take(day, ".", version=version).model_copy(update={"action": "retrain", "outcome": outcome})
+    return take(day, ".", version=version).model_copy(update={"action": "retrain", "outcome": outcome, **became})

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from everloop.domain.retraining import RetrainingDecision
-from tests.domain.examples import PERFORMANCE, fired, seen, take
+from tests.domain.examples import PERFORMANCE, a_drift_report, fired, seen, take
 
 
 @pytest.mark.parametrize(
@@ -77,20 +77,42 @@ def test_a_calm_window_says_what_was_looked_at() -> None:
     assert decision.reason == "no standing signal: the loss is fine; no column drifted"
 
 
-@pytest.mark.parametrize(("loss", "code", "is_final"), [("?", "labels_missing", False), ("_", "too_few_rows", True)])
+@pytest.mark.parametrize(("loss", "code", "waits"), [("?", "labels_missing", True), ("_", "too_few_rows", False)])
 def test_what_could_not_be_judged_is_named_and_only_missing_labels_are_waited_for(
-    loss: str, code: str, is_final: bool
+    loss: str, code: str, waits: bool
 ) -> None:
     decision = take(0, loss, "_" if loss == "_" else ".")
     assert (decision.action, decision.reason_codes) == ("none", (code,))
     assert decision.reason == PERFORMANCE[loss][2]
-    assert decision.is_final is is_final
+    assert decision.may_change(decision.performance.labelled) is waits
 
 
-def test_a_retraining_is_final_also_without_labels() -> None:
+@pytest.mark.parametrize(("labelled", "changes"), [(200, False), (209, False), (210, True), (400, True)])
+def test_a_scored_window_is_scored_again_for_a_twentieth_of_its_rows_in_new_labels(
+    labelled: int, changes: bool
+) -> None:
+    assert take(0, ".").may_change(labelled) is changes
+
+
+def test_a_retraining_does_not_change_any_more_also_without_labels() -> None:
     decision = take(1, "?", "S", earlier=seen("?", "S"), on_drift="retrain")
     assert (decision.action, decision.reason_codes) == ("retrain", ("drift", "labels_missing"))
-    assert decision.is_final
+    assert not decision.may_change(10_000)
+
+
+def test_drift_stands_only_where_the_same_test_of_the_same_column_says_so_again() -> None:
+    before = seen(".", "S")
+    for column, signal, stands in (("x", "distribution", True), ("y", "distribution", False), ("x", "nulls", False)):
+        report = a_drift_report("S", column=column, signal=signal)
+        decision = take(1, ".", earlier=before, seen={"drift_report": report})
+        assert ("drift" in decision.reason_codes) is stands, (column, signal)
+
+
+def test_drift_must_stand_as_often_as_the_training_data_says() -> None:
+    twice = seen("..", ".S")
+    assert take(2, ".", "S", earlier=twice).reason_codes == ("drift",)
+    assert take(2, ".", "S", earlier=twice, seen={"drift_persistence": 3}).reason_codes == ("drift_not_persistent",)
+    assert take(2, ".", "S", earlier=seen("..", "SS"), seen={"drift_persistence": 3}).reason_codes == ("drift",)
 
 
 @pytest.mark.parametrize(

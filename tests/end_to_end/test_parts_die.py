@@ -38,10 +38,12 @@ def test_a_killed_part_comes_back_and_no_answered_prediction_is_lost(loop: Loop,
     row = _row(loop)
     for _ in range(20):
         assert send()
+    wait_until(lambda: loop.stack.pid_of(part) is not None)
     pid = loop.stack.pid_of(part)
+    assert pid is not None, f"{part} is not running"
     os.kill(pid, signal.SIGKILL)
     unanswered = sum(not send() for _ in range(20))
-    wait_until(lambda: loop.stack.pid_of(part) not in (0, pid))
+    wait_until(lambda: loop.stack.pid_of(part) not in (None, pid))
     wait_until(send)
     wait_until(loop.stack.is_server_ready)
     if part != f"serve-{MODEL}":

@@ -1,0 +1,155 @@
+"""Examine: everything that is seen of one window, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from everloop.adapters.profiles import merge_profiles, summarize_profile
+from everloop.adapters.registry import Version
+from everloop.domain.evidence import Evidence, SliceEvidence
+from everloop.domain.performance import PerformanceReport
+from everloop.domain.reference import SliceReference
+from everloop.domain.retraining import RetrainingDecision, decision_id
+from everloop.domain.spec import ModelSpec
+from everloop.domain.summaries import ProfileSummary
+from everloop.domain.windows import Window
+from tasks.collect import Collected, is_open
+from tasks.compare import compare, compare_slices, inspect
+from tasks.measure_growth import measure_growth
+from tasks.observe import Surroundings
+from tasks.profile import WindowProfiles, profile_window, slice_masks
+from tasks.score import estimate, find_decay, rank, score
+from tasks.watch import Watched
+
+EMPTY = ProfileSummary(rows=0)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The champion's rows of a window, and the windows before it that were added, newest first, because they are few."""
+
+    rows: pd.DataFrame
+    before: tuple[tuple[Window, pd.DataFrame], ...] = ()
+
+    @property
+    def all_rows(self) -> pd.DataFrame:
+        """The rows of the window and of those before it, in the order of capture."""
+        return pd.concat([*(rows for _, rows in reversed(self.before)), self.rows]) if self.before else self.rows
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The evidence, and the profile of all rows it rests on."""
+
+    evidence: Evidence
+    profile: ProfileSummary
+
+
+def is_pending(
+    window: Window, rows: pd.DataFrame, champion: Version, known: Sequence[RetrainingDecision], spec: ModelSpec
+) -> bool:
+    """True if the window was not decided, was decided and not said, or has labels that may change its decision."""
+    decision = next((found for found in known if found.id == decision_id(spec.name, window)), None)
+    if decision is None:
+        return True
+    if decision.version != champion.number:
+        return False
+    labelled = int((rows["label"].notna() & (rows["model_version"] == champion.number)).sum())
+    return is_open(decision, spec.monitor) and (not decision.published or decision.may_change(labelled))
+
+
+def fill(window: Window, rows: pd.DataFrame, found: Collected, spec: ModelSpec, champion: Version) -> Filled:
+    """The champion's rows of `window`; with fewer than `min_rows`, those of the windows before it are added until enough."""
+    mine = rows[rows["model_version"] == champion.number]
+    position = [known.id for known, _ in found.windows].index(window.id)
+    total, before = len(mine), []
+    for earlier, others in reversed(found.windows[:position]):
+        if total >= spec.monitor.min_rows or not len(mine):
+            break
+        theirs = others[others["model_version"] == champion.number]
+        if theirs.empty:
+            break
+        before.append((earlier, theirs))
+        total += len(theirs)
+    return Filled(mine, tuple(before))
+
+
+def examine(
+    spec: ModelSpec,
+    watched: Watched,
+    window: Window,
+    filled: Filled,
+    surroundings: Surroundings,
+    earlier: Sequence[RetrainingDecision],
+) -> Examined:
+    """What was seen of `window`."""
+    parts = [profile_window(spec, watched, *part) for part in ((window, filled.rows), *filled.before)]
+    profile, slices = _merged(parts)
+    rows = filled.all_rows
+    performance = score(spec, watched, rows)
+    evidence = Evidence(
+        drift=compare(spec, watched, profile),
+        performance=performance,
+        drift_persistence=_persistence(watched, spec),
+        decay=find_decay(spec, watched, performance, earlier),
+        growth=measure_growth(spec, watched, surroundings.source, int(filled.rows["label"].notna().sum()), earlier),
+        quality=inspect(spec, watched, profile, rows, surroundings.at),
+        dependencies=surroundings.dependencies,
+        slices=_slices(spec, watched, rows, slices),
+        estimate=estimate(watched, rows),
+        ranking=rank(watched, rows),
+        usage=surroundings.usage,
+        merged_windows=len(filled.before),
+    )
+    return Examined(evidence, profile)
+
+
+def _slices(
+    spec: ModelSpec, watched: Watched, rows: pd.DataFrame, profiles: Sequence[ProfileSummary]
+) -> tuple[SliceEvidence, ...]:
+    if not watched.facts.slices:
+        return ()
+    drifts, masks = compare_slices(spec, watched, profiles), slice_masks(watched, rows)
+    return tuple(
+        SliceEvidence(
+            column=found.column,
+            value=found.value,
+            rows=int(mask.sum()),
+            drift=drift,
+            performance=_score_slice(spec, watched, found, rows[mask]),
+        )
+        for found, drift, mask in zip(watched.facts.slices, drifts, masks, strict=True)
+    )
+
+
+def _score_slice(spec: ModelSpec, watched: Watched, found: SliceReference, rows: pd.DataFrame) -> PerformanceReport:
+    if found.baseline is not None:
+        return score(spec, watched, rows, found.baseline)
+    return PerformanceReport(
+        verdict="undetermined",
+        reason_code="too_few_rows",
+        reason=f"the holdout had too few rows of {found.name} to say what its loss should be",
+        rows=len(rows),
+        labelled=int(rows["label"].notna().sum()),
+    )
+
+
+def _merged(parts: Sequence[WindowProfiles]) -> tuple[ProfileSummary, list[ProfileSummary]]:
+    """The summaries of all rows, and of each slice, over the windows that were put together."""
+    columns = zip(*(part.slices for part in parts), strict=True)
+    return _sum([part.whole for part in parts]), [_sum(column) for column in columns]
+
+
+def _sum(profiles: Sequence[bytes | None]) -> ProfileSummary:
+    found = [profile for profile in profiles if profile is not None]
+    if not found:
+        return EMPTY
+    return summarize_profile(found[0] if len(found) == 1 else merge_profiles(found))
+
+
+def _persistence(watched: Watched, spec: ModelSpec) -> int:
+    calibration = watched.facts.calibration
+    return calibration.persistence_needed if calibration else spec.monitor.needed

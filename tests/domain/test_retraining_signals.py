@@ -1,0 +1,135 @@
+"""What else speaks for a retraining, or against it: growth, slow decay, broken data, slices, usage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from everloop.domain.checks import Finding
+from everloop.domain.decay import DecayReport
+from everloop.domain.evidence import Growth, SliceEvidence
+from everloop.domain.quality import QualityReport
+from everloop.domain.usage import Spike, UsageReport
+from tests.domain.examples import a_drift_report, a_performance_report, fired, seen, take
+
+BROKEN = QualityReport(
+    verdict="fail",
+    reason="1 error",
+    rows=200,
+    findings=(Finding(column="x", rule="not empty", severity="error", message="all 200 values are null"),),
+)
+ODD = BROKEN.model_copy(
+    update={"verdict": "warning", "findings": (BROKEN.findings[0].model_copy(update={"severity": "warning"}),)}
+)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "on_growth", "action"), [(1249, 0.25, "none"), (1250, 0.25, "retrain"), (9000, 0, "none")]
+)
+def test_growth_of_the_labelled_rows_retrains_at_once(labelled: int, on_growth: float, action: str) -> None:
+    growth = Growth(labelled_rows=labelled, at_last_training=1000)
+    decision = take(0, ".", seen={"growth": growth}, on_growth=on_growth)
+    assert decision.action == action
+    if action == "retrain":
+        assert decision.reason_codes == ("growth",)
+        assert decision.reason == "1,250 labelled rows, 1,000 at the last training: +25% (on_growth 25%)"
+
+
+def test_nothing_to_grow_from_is_no_growth() -> None:
+    assert Growth(labelled_rows=500, at_last_training=0).share == 0.0
+
+
+def _decay(verdict: str) -> dict[str, Any]:
+    report = DecayReport.model_construct(verdict=verdict, reason="EWMA 0.08 above 0.05")
+    return {"decay": report}
+
+
+@pytest.mark.parametrize(("reaction", "action"), [("retrain", "retrain"), ("alert", "alert"), ("ignore", "none")])
+def test_slow_decay_is_degradation_that_needs_no_persistence(reaction: str, action: str) -> None:
+    decision = take(0, ".", seen=_decay("decaying"), on_degradation=reaction)
+    assert decision.action == action
+    assert take(0, ".", seen=_decay("ok")).action == "none"
+
+
+def test_broken_data_alert_and_block_what_would_retrain() -> None:
+    decision = take(1, "D", earlier=seen("D"), seen={"quality": BROKEN})
+    assert decision.action == "alert"
+    assert decision.reason_codes == ("degradation", "data_quality", "blocked")
+    assert "x: all 200 values are null" in decision.reason
+    assert decision.reason.endswith("held back: the data of this window are broken; mend them first")
+
+
+def test_broken_data_alert_also_when_nothing_else_is_wrong() -> None:
+    assert take(0, ".", seen={"quality": BROKEN}).reason_codes == ("data_quality",)
+
+
+def test_odd_data_are_noted_and_block_nothing() -> None:
+    assert take(1, "D", earlier=seen("D"), seen={"quality": ODD}).action == "retrain"
+    assert take(0, ".", seen={"quality": ODD}).reason_codes == ("data_quality_warning",)
+
+
+def _slices(*degraded: str, drifted: tuple[str, ...] = ()) -> dict[str, Any]:
+    found = [
+        SliceEvidence(
+            column="city",
+            value=value,
+            rows=200,
+            drift=a_drift_report("S" if value in drifted else "."),
+            performance=a_performance_report("D" if value in degraded else "."),
+        )
+        for value in ("Porto", "Łódź")
+    ]
+    return {"slices": tuple(found)}
+
+
+def test_a_slice_that_stays_degraded_alerts_and_retrains_nothing() -> None:
+    first = take(0, ".", seen=_slices("Porto"))
+    assert (first.action, first.reason_codes) == ("none", ("slice_degradation_not_persistent",))
+    second = take(1, ".", seen=_slices("Porto"), earlier=[first])
+    assert (second.action, second.reason_codes) == ("alert", ("slice_degradation",))
+    assert "city=Porto" in second.reason
+    other = take(1, ".", seen=_slices("Łódź"), earlier=[first])
+    assert other.reason_codes == ("slice_degradation_not_persistent",)
+
+
+def test_a_slice_that_stays_drifted_alerts_unless_drift_is_ignored() -> None:
+    drifted = _slices(drifted=("Łódź",))
+    first = take(0, ".", seen=drifted)
+    assert take(1, ".", seen=drifted, earlier=[first]).reason_codes == ("slice_drift",)
+    assert take(1, ".", seen=drifted, earlier=[first], on_drift="ignore").reason_codes == ("nothing_found",)
+
+
+def test_irregular_usage_alerts() -> None:
+    spike = Spike.model_construct(sentence="requests at 03:00 are 4,000, typical are 120")
+    usage = UsageReport.model_construct(verdict="irregular", spikes=(spike,))
+    decision = take(0, ".", seen={"usage": usage})
+    assert (decision.action, decision.reason_codes, decision.reason) == ("alert", ("usage",), spike.sentence)
+
+
+def test_three_rejected_challengers_in_a_row_open_the_breaker_which_asks_for_a_person() -> None:
+    rejected = [fired(day, "rejected: no better", released=False) for day in (10, 20, 30)]
+    decision = take(41, "D", earlier=[*seen("D"), *rejected])
+    assert decision.action == "alert"
+    assert decision.reason_codes == ("degradation", "breaker_open")
+    assert "3 challengers in a row were rejected, the last with: rejected: no better" in decision.reason
+    assert "`everloop resume toy`" in decision.reason
+    assert take(41, "D", earlier=[*seen("D"), *rejected[1:]]).action == "retrain"
+
+
+@pytest.mark.parametrize("became", [{"released": True}, {"acknowledged_by": "ada"}, {"version": "0"}])
+def test_a_release_a_person_or_another_champion_closes_the_breaker(became: dict[str, Any]) -> None:
+    rejected = [fired(day, "rejected", released=False) for day in (10, 20)]
+    last = fired(30, "it ended").model_copy(update=became)
+    assert take(41, "D", earlier=[*seen("D"), *rejected, last]).action == "retrain"
+
+
+def test_the_days_budget_holds_back_and_is_there_again_the_day_after() -> None:
+    released = fired(9, released=True)
+    spent = [released.model_copy(update={"id": f"toy/{number}"}) for number in range(3)]
+    rules = {"earlier": [*seen("D"), *spent], "cooldown": "1h", "budget_per_day": 3}
+    held = take(9.5, "D", **rules)
+    assert (held.action, held.reason_codes) == ("none", ("degradation", "budget"))
+    assert held.reason.endswith("3 retrainings were decided within the last 24 hours, budget_per_day 3")
+    assert take(9.5, "D", **{**rules, "budget_per_day": 4}).action == "retrain"
+    assert take(10, "D", **rules).action == "retrain"
