@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from everloop.domain.errors import DataError, DuplicateKeys, SchemaMismatch, SourceEmpty, SourceNotFound
 from everloop.domain.spec import ModelSpec
 
-_READERS = {
+READERS = {
     ".csv": "read_csv",
     ".gz": "read_csv",
     ".tsv": "read_csv",
@@ -50,7 +50,7 @@ def read_source(spec: ModelSpec, *, base: Path) -> pd.DataFrame:
         DuplicateKeys: the natural key repeats.
     """
     frame = _from_database(spec) if spec.data.is_database else _from_files(spec, base)
-    where = _mask_password(spec.data.source)
+    where = mask_password(spec.data.source)
     if frame.empty:
         raise SourceEmpty(f"{where}: 0 rows; at least one labelled row is required: check the source or data.query")
     missing = [name for name in spec.columns if name not in frame.columns]
@@ -122,17 +122,17 @@ def store_snapshot(rows: pd.DataFrame, folder: Path, *, source_rows: int, served
 def _from_files(spec: ModelSpec, base: Path) -> pd.DataFrame:
     source = spec.data.source.removeprefix("file://")
     path = Path(source) if Path(source).is_absolute() else base / source
-    files = _files_of(path)
+    files = files_of(path)
     if not files:
         raise SourceNotFound(f"{path}: no CSV or Parquet file is there; correct data.source or bring the data")
-    kinds = {_READERS[file.suffix.lower()] for file in files}
+    kinds = {READERS[file.suffix.lower()] for file in files}
     if len(kinds) > 1:
         raise SourceNotFound(
             f"{path}: holds CSV and Parquet files; keep one kind, or name them by a glob such as {source}/*.parquet"
         )
     with duckdb.connect() as connection:
         try:
-            names = _quote([escape(str(file)) for file in files])
+            names = quote_names([escape(str(file)) for file in files])
             connection.execute(
                 f"create temp view source as select * from {kinds.pop()}({names}, union_by_name = true)"  # noqa: S608
             )
@@ -144,7 +144,7 @@ def _from_files(spec: ModelSpec, base: Path) -> pd.DataFrame:
     return result
 
 
-def _files_of(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
     """The CSV and Parquet files that a file, a folder or a glob stands for, in alphabetical order."""
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.is_file())
@@ -152,13 +152,13 @@ def _files_of(path: Path) -> list[Path]:
         found = [path]
     else:
         found = sorted(Path(name) for name in glob(str(path), recursive=True) if Path(name).is_file())
-    return [file for file in found if file.suffix.lower() in _READERS and not file.name.startswith(".")]
+    return [file for file in found if file.suffix.lower() in READERS and not file.name.startswith(".")]
 
 
 def _from_database(spec: ModelSpec) -> pd.DataFrame:
     import sqlalchemy
 
-    where = _mask_password(spec.data.source)
+    where = mask_password(spec.data.source)
     try:
         engine = sqlalchemy.create_engine(spec.data.source)
         if engine.dialect.name == "sqlite" and engine.url.database and not Path(engine.url.database).is_file():
@@ -172,11 +172,11 @@ def _from_database(spec: ModelSpec) -> pd.DataFrame:
         ) from exc
 
 
-def _mask_password(url: str) -> str:
+def mask_password(url: str) -> str:
     """`url` as it may stand in a message."""
     hidden = re.sub(r"(://[^:/@]*):.+@", r"\1:***@", url)
     return re.sub(r"(?i)([?&](?:password|passwd|pwd|token|secret)=)[^&]*", r"\1***", hidden)
 
 
-def _quote(names: list[str]) -> str:
+def quote_names(names: list[str]) -> str:
     return "[" + ", ".join("'" + name.replace("'", "''") + "'" for name in names) + "]"

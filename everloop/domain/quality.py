@@ -1,7 +1,7 @@
 """The data quality of a window: do its rows look like data, whatever they say about the world?
 
 An error means that training on these rows would be training on broken data: it blocks. A warning is for a person to read.
-A share counts only if it is significant (`share_rise`, Bonferroni over all tests of the window) and above a floor, so that
+A share counts only if it is significant (Bonferroni over all tests of the window) and above a floor, so that
 few rows do not alarm by chance and many rows do not alarm by harmless change.
 """
 
@@ -13,9 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import numpy as np
+from scipy import stats
 
 from everloop.domain.checks import Finding
-from everloop.domain.drift import share_rise
 from everloop.domain.schema import FeatureSchema, RowSchema
 from everloop.domain.spec import PREDICTION
 from everloop.domain.spec_values import Frozen
@@ -27,7 +27,7 @@ BROKEN_FAIL = 0.01  # share of infinite or impossible values: training refuses a
 UNSEEN_WARN, RESPELT_FAIL = 0.01, 0.2
 FORM_FAIL, PURE = 0.2, 0.95  # a column is numbers, or texts, if this share of its values is
 DUPLICATES_WARN, DUPLICATES_FAIL = 0.01, 0.2
-CONSTANT_ROWS = 50
+CONSTANT_ROWS, USUAL = 50, 0.5
 _TESTS_OF_A_COLUMN = 6
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 Severity = Literal["error", "warning"]
@@ -134,11 +134,11 @@ def _column(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alp
     elif now.categories is not None and then.categories is not None:
         yield from _form(feature, then.categories, now.categories, alpha)
         yield from _unseen(feature, then.categories, now.categories, alpha)
-    yield from _varies(feature, then, now, alpha)
+    yield from _varies(feature, then, now)
 
 
 def _nulls(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alpha: float) -> Iterator[Finding]:
-    rise, p_value = share_rise(then.nulls, then.n, now.nulls, now.n) if then.n else (now.nulls / now.n, 0.0)
+    rise, p_value = _rise(then.nulls, then.n, now.nulls, now.n)
     if p_value >= alpha or rise < NULLS_WARN:
         return
     was = f"{_share(then.nulls, then.n):.1%} in the training data"
@@ -182,7 +182,7 @@ def _form(feature: FeatureSchema, then: Mapping[str, int], now: Mapping[str, int
         ("words", "numbers", numbers_then, numbers_now),
     ):
         if total and old / total <= 1 - PURE:
-            rise, p_value = share_rise(old, total, new, n)
+            rise, p_value = _rise(old, total, new, n)
             if p_value < alpha and rise >= FORM_FAIL:
                 message = (
                     f"{new:,} of {n:,} values ({new / n:.1%}) are {is_} (most often {_most_common(now, is_)!r}), training saw "
@@ -198,7 +198,7 @@ def _unseen(feature: FeatureSchema, then: Mapping[str, int], now: Mapping[str, i
     """
     unseen = {name: count for name, count in now.items() if name not in then}
     total, n, hits = sum(then.values()), sum(now.values()), sum(unseen.values())
-    rise, p_value = share_rise(sum(count == 1 for count in then.values()), total, hits, n) if total else (0.0, 1.0)
+    rise, p_value = _rise(sum(count == 1 for count in then.values()), total, hits, n)
     if not unseen or p_value >= alpha or rise < UNSEEN_WARN:
         return
     known = {_plain(name) for name in then}
@@ -218,8 +218,11 @@ def _unseen(feature: FeatureSchema, then: Mapping[str, int], now: Mapping[str, i
     yield _found(feature.name, "is known", "warning", message)
 
 
-def _varies(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alpha: float) -> Iterator[Finding]:
-    """One value in the whole window that chance alone would hardly give. Never an error: a day has one season."""
+def _varies(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary) -> Iterator[Finding]:
+    """One value in the whole window that was not the usual one: chance gives it with less than 2**-50.
+
+    Never an error: a day has one season. A usual value, such as "no holiday", may fill weeks and is nothing to tell.
+    """
     value, mass = _only_value(now), 0.0
     if now.n < CONSTANT_ROWS or now.nulls or value is None or not then.present or _only_value(then) is not None:
         return
@@ -228,7 +231,7 @@ def _varies(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alp
     elif then.cdf is not None and not isinstance(value, str):
         below, upto = then.cdf(np.array([np.nextafter(value, -np.inf), value]))
         mass = float(upto - below)
-    if mass**now.n < alpha:
+    if mass < USUAL:
         message = (
             f"every one of {now.n:,} values is {value}, training saw it in {mass:.1%}; look whether its source is stuck"
         )
@@ -247,8 +250,18 @@ def _shares(feature: FeatureSchema, then: ColumnSummary | None, now: ColumnSumma
     return {f"{feature.name}.{what}": share for what, share in shares.items()}
 
 
+def _rise(was: int, of: int, hits: int, n: int) -> tuple[float, float]:
+    """How much a share rose, and the probability of so many hits or more under the beta-binomial predictive of the reference.
+
+    Jeffreys prior: Beta(1/2, 1/2) (Gelman et al., Bayesian Data Analysis, 3rd ed., 2.4); of a column that training
+    did not profile there is only the prior.
+    """
+    rise = hits / n - (was / of if of else 0.0)
+    return rise, float(stats.betabinom.sf(hits - 1, n, was + 0.5, of - was + 0.5))
+
+
 def _severity_of_broken(was: int, then: ColumnSummary, hits: int, now: ColumnSummary, alpha: float) -> Severity:
-    rise, p_value = share_rise(was, then.n, hits, now.n) if then.n else (hits / now.n, 0.0)
+    rise, p_value = _rise(was, then.n, hits, now.n)
     return "error" if p_value < alpha and rise >= BROKEN_FAIL else "warning"
 
 
