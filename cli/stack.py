@@ -23,8 +23,10 @@ from xmlrpc.client import Fault, ServerProxy
 
 import httpx
 
+from everloop.adapters.automations import ensure_automations
 from everloop.adapters.service import describe_service
 from everloop.domain.errors import StackError
+from everloop.domain.spec_values import parse_duration
 from everloop.settings import PROJECT, WORK_POOL, Settings
 
 SERVER, WORKER, MLFLOW = "prefect-server", "worker", "mlflow"
@@ -86,10 +88,11 @@ class Stack:
             raise
 
     def deploy(self) -> None:
-        """Afterwards the flows of prefect.yaml are deployed, with their schedules and automations.
+        """Afterwards the flows of prefect.yaml are deployed, with their schedules and automations, and alerts are sent.
 
         Raises:
             StackError: Prefect refuses it; the message quotes its last words.
+            EverloopError: the notification block of EVERLOOP_ALERT_BLOCK does not exist.
         """
         command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
         done = subprocess.run(
@@ -99,6 +102,9 @@ class Stack:
             raise StackError(
                 f"`prefect --no-prompt deploy --all` failed: {(done.stderr or done.stdout).strip()[-500:]}"
             )
+        here = self.settings
+        watched = [(model, parse_duration(here.spec(model).monitor.every)) for model in self.models]
+        ensure_automations(watched, notify=here.alert_block or None, api=here.prefect_api)
 
     def addresses(self) -> list[str]:
         """One line a thing that a person may open."""

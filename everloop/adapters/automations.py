@@ -64,7 +64,7 @@ def ensure_automations(models: Sequence[tuple[str, timedelta]], *, notify: str |
     """
     with _client(api) as client:
         block = None if notify is None else _block_id(client, notify)
-        wanted = {made.name: made for made in _automations(models, block)}
+        wanted = {made.name: made for made in automations_for(models, block)}
         kept: set[str] = set()
         for found in _ours(client):
             if found.name not in wanted or found.name in kept:
@@ -80,7 +80,8 @@ def ensure_automations(models: Sequence[tuple[str, timedelta]], *, notify: str |
             log.info("made the automation %r", name)
 
 
-def _automations(models: Sequence[tuple[str, timedelta]], block: Any) -> Iterator[AutomationCore]:
+def automations_for(models: Sequence[tuple[str, timedelta]], block: Any) -> Iterator[AutomationCore]:
+    """The automations of `models`; they send through the notification block with the id `block`, or do nothing."""
     yield _automation(
         ALERTS,
         "Every alert and every degradation of a model, with its reason.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from everloop.domain.retraining import RetrainingDecision
 
@@ -26,6 +27,7 @@ def emit_decision(decision: RetrainingDecision, *, report: str | None = None) ->
 
     emit_event(
         event=DEGRADED if decision.action == "retrain" else ALERT,
+        id=_event_id(decision.id, decision.action),
         resource=resource_of(decision.model),
         payload={
             "decision": decision.id,
@@ -45,11 +47,17 @@ def emit_watched(model: str, payload: Mapping[str, Any]) -> None:
     emit_event(event=WATCHED, resource=resource_of(model), payload=dict(payload))
 
 
-def emit_alert(model: str, reason: str) -> None:
-    """Afterwards an alert about `model` is on its way."""
+def emit_alert(model: str, reason: str, *, once: str | None = None) -> None:
+    """Afterwards an alert about `model` is on its way; with `once`, the same reason under the same key is one event."""
     from prefect.events import emit_event
 
-    emit_event(event=ALERT, resource=resource_of(model), payload={"reason": reason})
+    key = _event_id(model, reason, once) if once else uuid4()
+    emit_event(event=ALERT, resource=resource_of(model), payload={"reason": reason}, id=key)
+
+
+def _event_id(*about: str) -> UUID:
+    """Always the same id for the same thing: the server keeps an event that comes twice once."""
+    return uuid5(NAMESPACE_URL, "everloop:" + ":".join(about))
 
 
 async def start_training(model: str, *, reason: str, decision: str, window: str, attempt: int) -> str:

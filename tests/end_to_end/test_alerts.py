@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.events.actions import SendNotification
+from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -99,7 +100,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def pager(server: Server) -> Iterator[Pager]:
-    """The block 'custom-webhook/ops' of the server sends here; 'custom-webhook/nobody' sends where nobody listens."""
+    """The notification block 'custom-webhook/ops' of the server sends here."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -114,12 +115,9 @@ def pager(server: Server) -> Iterator[Pager]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         pager = Pager(f"http://127.0.0.1:{listening.server_port}/")
         threading.Thread(target=listening.serve_forever, daemon=True).start()
-        for name, address in (("ops", pager.address), ("nobody", f"http://127.0.0.1:{free_port()}/")):
-            with temporary_settings({PREFECT_API_URL: server.api}):
-                block = CustomWebhookNotificationBlock(
-                    name=name, url=address, json_data={"text": "{{subject}}\n{{body}}"}
-                )
-                block.save(name)
+        template = {"text": "{{subject}}\n{{body}}"}
+        with temporary_settings({PREFECT_API_URL: server.api}):
+            CustomWebhookNotificationBlock(name="ops", url=pager.address, json_data=template).save("ops")
         yield pager
         listening.shutdown()
 
@@ -166,24 +164,23 @@ def test_a_monitor_that_goes_silent_alerts_one_span_later_and_not_while_it_runs(
 
 def test_an_action_that_fails_is_notified(server: Server, pager: Pager) -> None:
     ensure_automations([], notify="custom-webhook/ops", api=server.api)
-    with temporary_settings({PREFECT_API_URL: server.api}):
-        nobody = CustomWebhookNotificationBlock.load("nobody")._block_document_id
-    assert nobody is not None
     broken = AutomationCore(
-        name="of a person",
+        name="trams degraded",
         trigger=EventTrigger(posture="Reactive", threshold=1, expect={"everloop.model.alert"}),
-        actions=[SendNotification(block_document_id=nobody, body="lost")],
+        actions=[RunDeployment(deployment_id=uuid4())],
     )
     with SyncPrefectClient(server.api) as client:
         made = client.create_automation(broken)
 
         def told() -> bool:
             server.emit("emit_alert", "trams", "anything")
-            return bool(pager.about("the automation 'of a person' failed"))
+            return bool(pager.about("the automation 'trams degraded' failed"))
 
         _until(told, 60, "the failure is notified", pause=1.5)
         client.delete_automation(made)
-    assert "send-notification" in pager.about("'of a person'")[0][1]
+    (_, message), *_ = pager.about("'trams degraded' failed")
+    assert "The run-deployment action" in message
+    assert "is started by the next monitor run" in message
 
 
 def test_without_a_block_an_alert_still_shows_in_the_event_feed(server: Server) -> None:
@@ -243,8 +240,8 @@ def test_the_automations_of_models_that_are_gone_are_removed_and_those_of_a_pers
 def test_a_block_that_is_not_on_the_server_is_refused_and_nothing_changes(server: Server, pager: Pager) -> None:
     before = server.automations()
     message = (
-        "the notification block is 'slack-webhook/ops' and the Prefect server has custom-webhook/nobody, "
-        "custom-webhook/ops; it must be '<block type slug>/<block name>'"
+        "the notification block is 'slack-webhook/ops' and the Prefect server has custom-webhook/ops; "
+        "it must be '<block type slug>/<block name>'"
     )
     with pytest.raises(EverloopError) as refused:
         ensure_automations([("new", HOUR)], notify="slack-webhook/ops", api=server.api)
