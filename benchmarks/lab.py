@@ -49,19 +49,12 @@ def train_versions(count: int) -> tuple[ModelSpec, list[Version]]:
 
     These are the steps of flows/train.py without Prefect around them; nothing is promoted.
     """
-    from everloop.domain.search import SearchResult, fit_configuration
-    from everloop.domain.splits import within_history
+    from everloop.domain.search import SearchResult
     from everloop.settings import settings
-    from tasks.evaluate import evaluate
-    from tasks.export import export
     from tasks.extract import extract
-    from tasks.fit import Challenger
     from tasks.package import package
     from tasks.prepare import prepare
-    from tasks.reference import describe_reference
-    from tasks.register import register
     from tasks.search import search
-    from tasks.validate import validate
     from tasks.wiring import registry
 
     spec = settings().spec(MODEL)
@@ -72,17 +65,31 @@ def train_versions(count: int) -> tuple[ModelSpec, list[Version]]:
     for position in range(count):
         parameters = {**found.best.parameters, "max_iter": 100 + position}
         configuration = found.best.model_copy(update={"parameters": parameters})
-        rows = within_history(data.split.known, configuration.history, spec.time)
-        challenger = Challenger(fit_configuration(configuration, rows, spec, data.schema), configuration, rows)
-        evaluation = evaluate.fn(spec, data, challenger)
-        version = register.fn(
-            spec, snapshot, data, found, challenger, evaluation, validate.fn(spec, evaluation),
-            export.fn(data, challenger, evaluation), describe_reference.fn(spec, snapshot, data, challenger, evaluation),
-            reason=f"benchmark {position}", decision=None,
-        )  # fmt: skip
+        version = register_fit(spec, snapshot, data, found, configuration, reason=f"benchmark {position}")
         package.fn(version)
         versions.append(registry().version(MODEL, version.number))
     return spec, versions
+
+
+def register_fit(spec: ModelSpec, snapshot: Any, data: Any, found: Any, configuration: Any, *, reason: str) -> Version:
+    """The registered version of one configuration, fitted, evaluated and exported as flows/train.py does it."""
+    from everloop.domain.search import fit_configuration
+    from everloop.domain.splits import within_history
+    from tasks.evaluate import evaluate
+    from tasks.export import export
+    from tasks.fit import Challenger
+    from tasks.reference import describe_reference
+    from tasks.register import register
+    from tasks.validate import validate
+
+    rows = within_history(data.split.known, configuration.history, spec.time)
+    challenger = Challenger(fit_configuration(configuration, rows, spec, data.schema), configuration, rows)
+    evaluation = evaluate.fn(spec, data, challenger)
+    return register.fn(
+        spec, snapshot, data, found, challenger, evaluation, validate.fn(spec, evaluation),
+        export.fn(data, challenger, evaluation), describe_reference.fn(spec, snapshot, data, challenger, evaluation),
+        reason=reason, decision=None,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -35,6 +35,15 @@ ROWS_A_REQUEST = 24
 LABEL_DELAY = pd.Timedelta(hours=24)
 TRICKLE_SECONDS = 0.3
 RETRAIN_SECONDS = 180.0
+POLICY = """
+[monitor]
+window = { rows = 504 }
+on_drift = "ignore"
+on_growth = 0
+max_loss_increase = 0.3         # the error swings with the seasons; less than that is weather
+cooldown = "120d"               # two years in five minutes: a new version at most three times a year
+retry_after = "14d"
+"""
 
 
 def run_demo(*, home: Path | None, report: Path, rows: int | None) -> int:
@@ -69,8 +78,10 @@ def _settle(home: Path) -> Settings:
     ports = [free_port() for _ in range(3)]
     for name in [name for name in os.environ if name.startswith(("EVERLOOP_", "PREFECT_", "MLFLOW_"))]:
         del os.environ[name]
+    _write_spec(home / "models")
     chosen = Settings(
         home=home,
+        models=home / "models",
         data=home / "source",
         prefect_port=ports[0],
         mlflow_port=ports[1],
@@ -80,6 +91,15 @@ def _settle(home: Path) -> Settings:
     chosen.apply()
     settings.cache_clear()
     return settings()
+
+
+def _write_spec(models: Path) -> None:
+    """Afterwards `models` holds the project's spec of the demo's model with the demo's own policy."""
+    text = (PROJECT / "models" / MODEL / "model.toml").read_text(encoding="utf-8")
+    head, rest = text.split("[monitor]")
+    path = models / MODEL / "model.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{head}{POLICY.strip()}\n\n[serving]{rest.split('[serving]')[1]}", encoding="utf-8")
 
 
 class Story:

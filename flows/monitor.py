@@ -16,8 +16,8 @@ from everloop.settings import settings
 from tasks.collect import collect
 from tasks.compact import compact
 from tasks.decide import decide, publish
-from tasks.examine import Examined, examine, fill, is_pending
-from tasks.observe import Surroundings, observe, raise_alarm
+from tasks.examine import examine, fill, is_pending
+from tasks.observe import observe, raise_alarm
 from tasks.sweep import sweep
 from tasks.tidy import tidy
 from tasks.watch import watch
@@ -46,14 +46,13 @@ async def monitor(model: str, at: str | None = None) -> list[RetrainingDecision]
 def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[RetrainingDecision]:
     """The decisions of this run about windows that `champion` answered."""
     compact(spec)
-    known = decisions().history(spec.name)
+    watched, known = watch(champion), decisions().history(spec.name)
     found = collect(spec, known, at)
+    surroundings = observe(spec, watched, found, at)
     pending = [(window, rows) for window, rows in found.windows if is_pending(window, rows, champion, known, spec)]
-    surroundings = observe(spec, champion, found.rows)
     if not pending:
         raise_alarm(spec, surroundings)
-        return []
-    watched, made = watch(champion), []
+    made = []
     for window, rows in pending:
         earlier = decisions().history(spec.name, before=window)
         seen = examine(spec, watched, window, fill(window, rows, found, spec, champion), surroundings, earlier)

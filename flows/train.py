@@ -71,7 +71,17 @@ def challenge(spec: ModelSpec, reason: str, decision: str | None) -> tuple[Versi
     exported = export(data, challenger, evaluation)
     reference = describe_reference(spec, snapshot, data, challenger, evaluation)
     version = register(
-        spec, snapshot, data, found, challenger, evaluation, verdict, exported, reference, reason=reason, decision=decision
+        spec,
+        snapshot,
+        data,
+        found,
+        challenger,
+        evaluation,
+        verdict,
+        exported,
+        reference,
+        reason=reason,
+        decision=decision,
     )
     return version, in_background(illustrate, spec, data, challenger, evaluation, version)
 

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import orjson
 
+from everloop.adapters.model_files import environment
 from everloop.domain.manifest import RUNTIMES
 from everloop.domain.metrics import Predictions
 from everloop.domain.spec import ServingSpec
@@ -26,6 +27,7 @@ from serving.plan import Plan, WorkerState
 
 log = logging.getLogger("everloop.serving")
 
+ENVIRONMENT = environment()  # as this process was started with it
 CLOSE_SECONDS = 4.0
 LARGE_ROWS = 500
 """Requests of more rows are computed in a thread, so that small ones need not wait for them."""
@@ -136,6 +138,7 @@ class Serving:
                 "runtime": RUNTIMES[manifest.runtime],
                 "runtime_reason": manifest.runtime_reason,
                 "code": model.release.code,
+                "environment": ENVIRONMENT,
                 "workers": [state.model_dump(mode="json") for state in workers],
                 "starting": plan.starting if plan else None,
                 "refused": refused.model_dump() if refused else None,

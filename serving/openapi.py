@@ -29,6 +29,7 @@ _MODEL = {
     "runtime": _TEXT,
     "runtime_reason": _TEXT,
     "code": _TEXT,
+    "environment": {"type": "object", "additionalProperties": _TEXT},
     "workers": {"type": "array", "items": _ANYTHING},
     "starting": {"anyOf": [_TEXT, {"type": "null"}]},
     "refused": {"anyOf": [_ANYTHING, {"type": "null"}]},

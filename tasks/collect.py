@@ -23,10 +23,14 @@ log = logging.getLogger("everloop.collect")
 
 @dataclass(frozen=True)
 class Collected:
-    """Complete windows with their rows, oldest first, and all rows that were read, in the order of capture."""
+    """Complete windows with their rows, oldest first, and all rows that were read, in the order of capture.
+
+    Every row that was served since the day `since` was read; all rows, if it is None.
+    """
 
     windows: tuple[tuple[Window, pd.DataFrame], ...]
     rows: pd.DataFrame
+    since: str | None
 
 
 @step(retries=2, retry_delay_seconds=2)
@@ -43,7 +47,7 @@ def collect(spec: ModelSpec, known: Sequence[RetrainingDecision], at: pd.Timesta
         "collected %s predictions%s, %s labelled, %d windows",
         f"{len(joined):,}", f" served since {since}" if since else "", f"{joined['label'].notna().sum():,}", len(windows),
     )  # fmt: skip
-    return Collected(windows, joined)
+    return Collected(windows, joined, since)
 
 
 def resume_after(known: Sequence[RetrainingDecision], policy: MonitorSpec) -> Window | None:

@@ -42,9 +42,10 @@ def compare_slices(spec: ModelSpec, watched: Watched, windows: Sequence[ProfileS
             window,
             min_rows=spec.monitor.min_rows,
             false_alarms=spec.monitor.false_alarms / len(windows),
+            calibration=found.calibration,
             importance=watched.facts.importance,
         )
-        for reference, window in zip(watched.slices, windows, strict=True)
+        for found, reference, window in zip(watched.facts.slices, watched.slices, windows, strict=True)
     ]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from everloop.adapters.orchestrator import emit_decision, show_markdown
 from everloop.adapters.tracking import log_window
-from everloop.adapters.window_report import decision_markdown, write_window_report
+from everloop.adapters.window_report.facts import decision_markdown
+from everloop.adapters.window_report.page import write_window_report
 from everloop.domain.evidence import Evidence
 from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.retraining import decide as apply_policy
@@ -36,9 +38,13 @@ def decide(
     decision = decisions().get(made.id)
     said = before is not None and before.published and before.action == "alert"
     if fired or (decision.action == "alert" and not said):
-        emit_decision(decision)
+        emit_decision(decision, report=_page_of(decision).as_uri())
     log.info("%s: %s: %s", decision.id, decision.action, decision.reason)
     return decision
+
+
+def _page_of(decision: RetrainingDecision) -> Path:
+    return settings().reports / decision.model / f"{decision.window.id}.html"
 
 
 @step(retries=1)
@@ -52,12 +58,14 @@ def publish(
     """Afterwards a person can look at the decision: a page of its own, a run in MLflow, the flow run's artifact."""
     here = settings()
     page = write_window_report(
-        here.reports / spec.name,
+        _page_of(decision).parent,
         decision,
         earlier=earlier,
         reference=watched.profile,
         window=window,
         importance=watched.facts.importance,
+        policy=spec.monitor,
+        metric=spec.gates.metric,
         links={"MLflow": f"http://127.0.0.1:{here.mlflow_port}/#/models/{spec.name}/versions/{watched.version.number}"},
     )
     log_window(registry(), decision, artifacts=None if here.mlflow_uri else here.home / "mlartifacts", page=page)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from everloop.adapters.source_probe import SourceState
+from everloop.domain.dependencies import SourceState
 from everloop.domain.evidence import Growth
 from everloop.domain.reference import MonitoringReference
 from everloop.domain.retraining import RetrainingDecision
@@ -28,7 +28,7 @@ def measure_growth(
         found.growth.labelled_rows for found in earlier if found.is_fired and found.version == version and found.growth
     ]
     served = labelled + sum(found.performance.labelled for found in earlier if _is_new(found, facts))
-    new = max(served if spec.data.include_served else 0, (source.rows or 0) - (facts.source_rows or 0), 0)
+    new = max(served if spec.data.include_served else 0, (source.labelled or 0) - (facts.source_rows or 0), 0)
     # a source that takes in what was served would be counted twice: the larger of the two is what is new
     return Growth(labelled_rows=facts.labelled_rows + new, at_last_training=max([facts.labelled_rows, *tried]))
 

@@ -101,4 +101,4 @@ def _probabilities(rows: pd.DataFrame, manifest: Manifest) -> np.ndarray | None:
 def _lag_seconds(rows: pd.DataFrame) -> float | None:
     """The median time from an event to its label, None if no label has arrived."""
     lags = (rows["observed_at"] - rows["event_time"]).dropna()
-    return float(lags.median().total_seconds()) if len(lags) else None
+    return float(pd.Timedelta(lags.median()).total_seconds()) if len(lags) else None

@@ -31,6 +31,8 @@ CHANGED: dict[str, Any] = {
     "segment_seconds": 60.5,
     "keep_days": 30.5,
     "keep_bytes": 1_000_000,
+    "keep_profile_days": 31.5,
+    "alert_block": "slack-webhook/ops",
     "poll_seconds": 0.25,
     "refused_seconds": 11.5,
     "verify_seconds": 12.5,

@@ -78,13 +78,15 @@ def read_labels(
 
 def join_labels(captured: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     """`captured` with `label` and `observed_at`, null where no label has arrived; one by prediction id wins over one by key."""
-    by_id = labels[labels["prediction_id"].notna()].set_index("prediction_id")
-    by_key = labels[labels["prediction_id"].isna() & labels["key"].notna()].set_index("key")
+    by_id = labels["prediction_id"].notna()
+    by_key = ~by_id & labels["key"].notna()
     joined = {}
-    for name in ("label", "observed_at"):
-        found = captured["prediction_id"].map(by_id[name])
-        joined[name] = found.where(found.notna(), captured["key"].map(by_key[name]))
-    return captured.assign(**joined)
+    for name, values in (("label", labels["label"]), ("observed_at", labels["observed_at"].astype("int64"))):
+        found = captured["prediction_id"].map(values[by_id.to_numpy()].set_axis(labels["prediction_id"][by_id]))
+        other = captured["key"].map(values[by_key.to_numpy()].set_axis(labels["key"][by_key]))
+        joined[name] = found.where(found.notna(), other)
+    observed = pd.to_datetime(pd.to_numeric(joined["observed_at"]), unit="us").astype("datetime64[us]")
+    return captured.assign(label=joined["label"], observed_at=observed)
 
 
 def served_examples(captured: pd.DataFrame, labels: pd.DataFrame, spec: ModelSpec) -> pd.DataFrame:

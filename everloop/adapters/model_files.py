@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from everloop.domain.manifest import Manifest
 MODEL_FILE = "model.skops"
 MANIFEST_FILE = "manifest.json"
 ONNX_FILE = "model.onnx"
+_ENVIRONMENT = ("numpy", "onnxruntime", "scikit-learn", "scipy")
 
 
 def load_pipeline(path: Path) -> Any:
@@ -20,6 +24,15 @@ def load_pipeline(path: Path) -> Any:
     from everloop.domain.pipelines import TRUSTED_TYPES
 
     return load(path, trusted=list(TRUSTED_TYPES))
+
+
+def environment() -> dict[str, str]:
+    """The versions of what computes predictions here, by name: training and serving must agree on them."""
+    found = {"python": platform.python_version()}
+    for name in _ENVIRONMENT:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def find_file(folder: Path, name: str) -> Path | None:

@@ -72,6 +72,15 @@ def describe_service(url: str, keys: Sequence[str] = ()) -> dict[str, Any] | Non
     return answer.json() if answer.is_success else None
 
 
+def read_metrics(url: str, keys: Sequence[str] = ()) -> str | None:
+    """What GET /metrics of the service says, None if nothing answers there."""
+    try:
+        answer = httpx.get(f"{url}/metrics", timeout=5, headers=authorization(keys), trust_env=False)
+    except httpx.TransportError:
+        return None
+    return answer.text if answer.is_success else None
+
+
 @contextlib.contextmanager
 def running_service(
     bento: str, *, environment: dict[str, str], log: Path, boot_seconds: float, keys: Sequence[str] = ()

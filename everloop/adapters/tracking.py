@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterable
 from hashlib import sha256
@@ -27,6 +28,7 @@ from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.search import SearchResult
 from everloop.domain.spec import ModelSpec
 
+_UNNAMEABLE = re.compile(r"[^\w.\- /:]", re.ASCII)  # MLflow refuses the name of a metric that holds anything else
 _REQUIREMENTS = ("scikit-learn", "skops", "numpy", "scipy", "pandas")
 
 
@@ -115,7 +117,7 @@ def log_figures(registry: Registry, version: Version, figures: Iterable[tuple[st
         registry.client.log_figure(version.run_id, figure, f"plots/{name}.png")
 
 
-def log_window(registry: Registry, decision: RetrainingDecision, *, artifacts: Path | None) -> None:
+def log_window(registry: Registry, decision: RetrainingDecision, *, artifacts: Path | None, page: Path) -> None:
     """Afterwards the monitoring experiment has one run for the decision's window; judged again, the same run is updated.
 
     Metrics carry the window's end as timestamp, so that they chart over event time.
@@ -129,19 +131,15 @@ def log_window(registry: Registry, decision: RetrainingDecision, *, artifacts: P
         else client.create_run(experiment, tags={"decision": decision.id}, run_name=decision.window.id)
     )
     stamp = int(pd.Timestamp(decision.window.end).timestamp() * 1000)
-    metrics: dict[str, float | None] = {
-        "loss": decision.performance.metric,
-        "loss_baseline": decision.performance.baseline,
-        "loss_increase": decision.performance.increase,
-        "label_coverage": decision.performance.coverage,
-        "drifted_columns": float(len(decision.drift.drifted)),
-        **{f"drift.{test.column}": test.effect for test in decision.drift.tests if test.signal == "distribution"},
-    }
     from mlflow.entities import Metric, RunTag
 
     client.log_batch(
         run.info.run_id,
-        metrics=[Metric(key, value, stamp, 0) for key, value in metrics.items() if value is not None],
+        metrics=[
+            Metric(_UNNAMEABLE.sub("_", key), value, stamp, 0)
+            for key, value in _charted(decision).items()
+            if value is not None
+        ],
         tags=[
             RunTag("action", decision.action),
             RunTag("reason_codes", ",".join(decision.reason_codes)),
@@ -151,7 +149,34 @@ def log_window(registry: Registry, decision: RetrainingDecision, *, artifacts: P
         ],
     )
     client.log_dict(run.info.run_id, decision.model_dump(mode="json"), "decision.json")
+    client.log_artifact(run.info.run_id, str(page), "report")
     client.set_terminated(run.info.run_id)
+
+
+def _charted(decision: RetrainingDecision) -> dict[str, float | None]:
+    """What MLflow charts over the windows; None where it was not seen."""
+    performance, drift, usage = decision.performance, decision.drift, decision.usage
+    return {
+        "loss": performance.metric,
+        "loss_low": performance.low,
+        "loss_high": performance.high,
+        "loss_baseline": performance.baseline,
+        "loss_increase": performance.increase,
+        "loss_ewma": decision.decay.ewma if decision.decay else None,
+        "loss_estimated": decision.estimate.estimate if decision.estimate else None,
+        "auc": decision.ranking.auc if decision.ranking else None,
+        "label_coverage": performance.coverage,
+        "label_lag_seconds": performance.lag_seconds,
+        "labelled_growth": decision.growth.share if decision.growth else None,
+        "drift_score": drift.score,
+        "drifted_columns": float(len(drift.drifted)),
+        "quality_findings": float(len(decision.quality.findings)) if decision.quality else None,
+        "requests": float(usage.requests) if usage else None,
+        "errors": float(usage.errors) if usage else None,
+        "p95_latency_ms": usage.p95_latency_ms if usage else None,
+        **{f"drift.{test.column}": test.effect for test in drift.tests if test.signal == "distribution"},
+        **{f"slice.{found.column}.{found.value}": found.performance.metric for found in decision.slices},
+    }
 
 
 def code_tags(project: Path) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import pandas as pd
 
@@ -13,16 +11,16 @@ from everloop.domain.metrics import LossSummary
 from everloop.domain.monitor_spec import RowWindow, SpanWindow
 from everloop.domain.spec_values import Frozen, parse_duration
 
-MAX_BLOCKS = 60
-
 
 class SliceReference(Frozen):
-    """A slice that is watched: its rows in the training data, and its loss on the holdout if enough rows stand there."""
+    """A slice that is watched: its rows in the training data, its loss on the holdout if enough rows stand there, and what its
+    rows in the blocks of the training data taught."""
 
     column: str
     value: str
     rows: int
     baseline: LossSummary | None = None
+    calibration: Calibration | None = None
 
     @property
     def name(self) -> str:
@@ -48,19 +46,11 @@ class MonitoringReference(Frozen):
     environment: dict[str, str] = {}
 
 
-def cut_blocks(rows: pd.DataFrame, shape: RowWindow | SpanWindow, *, time: str | None) -> list[slice]:
-    """Consecutive stretches of `rows` (in time order), each as long as a monitored window; positions, at most MAX_BLOCKS.
-
-    More are thinned out evenly. A rest that is shorter than a window is left out.
-    """
+def rows_of_a_window(rows: pd.DataFrame, shape: RowWindow | SpanWindow, *, time: str | None) -> int:
+    """How many of `rows` (in time order) a monitored window is about as long as; the median of the whole spans among them."""
     if isinstance(shape, RowWindow):
-        starts = range(0, len(rows) - shape.rows + 1, shape.rows)
-        blocks = [slice(start, start + shape.rows) for start in starts]
-    else:
-        assert time is not None
-        spans = rows[time].dt.floor(pd.Timedelta(parse_duration(shape.span))).to_numpy()
-        # the first and the last span may be cut off by the ends of the history: whole ones lie between two changes
-        changes = np.flatnonzero(spans[1:] != spans[:-1]) + 1
-        blocks = [slice(int(start), int(end)) for start, end in pairwise(changes)]
-    step = -(-len(blocks) // MAX_BLOCKS) or 1
-    return blocks[::step]
+        return shape.rows
+    assert time is not None
+    spans = rows[time].dt.floor(pd.Timedelta(parse_duration(shape.span)))
+    counts = spans.value_counts(sort=False).sort_index().to_numpy()
+    return int(np.median(counts[1:-1])) if len(counts) > 2 else int(np.max(counts, initial=1))

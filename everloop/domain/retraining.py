@@ -95,10 +95,10 @@ def decide(
     of_version = [decision for decision in earlier if decision.version == version]
     recent = of_version[-(policy.recent - 1) :] if policy.recent > 1 else []
     signals = [
+        *_broken(evidence),
         *_degradation(evidence, recent, policy),
         *_drift(evidence, recent, policy),
         *_growth(evidence, policy),
-        *_broken(evidence),
         *_slices(evidence, recent, policy),
         *_usage(evidence),
         *_notes(evidence),
@@ -118,7 +118,7 @@ def decide(
         version=version,
         window=window,
         action=action,
-        reason_codes=tuple(signal.code for signal in said) or ("nothing_found",),
+        reason_codes=tuple(dict.fromkeys(signal.code for signal in said)) or ("nothing_found",),
         reason="; ".join(signal.sentence for signal in said)
         or f"no standing signal: {evidence.performance.reason}; {evidence.drift.reason}",
     )

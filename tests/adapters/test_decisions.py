@@ -226,3 +226,62 @@ def test_of_processes_that_claim_the_same_decision_one_gets_it(store: DecisionSt
 
 def test_processes_that_open_a_new_store_together_can_all_use_it(store: DecisionStore, url: str) -> None:
     assert run_race(opens, url) == sorted(list(range(ROUNDS)) * RACERS)
+
+
+def test_the_history_looks_back_on_the_newest_decisions_and_on_those_that_fired_before_them(
+    store: DecisionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everloop.adapters.decisions._RECENT", 3)
+    for window in range(10):
+        store.store(make_decision("retrain" if window in (1, 2) else "none", window=window))
+    ids = [make_decision(window=window).id for window in range(10)]
+    assert [decision.id for decision in store.history("bikes")] == [ids[n] for n in (1, 2, 7, 8, 9)]
+    before = make_decision(window=6).window
+    assert [decision.id for decision in store.history("bikes", before=before)] == [ids[n] for n in (1, 2, 3, 4, 5)]
+    assert store.history("scooters") == []
+
+
+def test_a_decision_counts_as_published_until_it_is_judged_anew(store: DecisionStore) -> None:
+    found = make_decision("none")
+    store.store(found)
+    assert store.get(found.id).published is False
+    store.mark_published(found.id)
+    assert store.get(found.id).published is True
+    store.store(found)
+    assert store.get(found.id).published is False
+
+
+def test_a_person_acknowledges_rejected_challengers_and_nothing_else(store: DecisionStore) -> None:
+    for window, outcome in enumerate(["rejected", "released", None]):
+        store.store(made := make_decision(window=window))
+        store.claim(made.id, "run")
+        if outcome:
+            store.finish(made.id, "run", outcome, released=outcome == "released")
+    assert store.acknowledge("bikes", "ada") == 1
+    assert store.acknowledge("bikes", "bob") == 0
+    assert [decision.acknowledged_by for decision in store.list("bikes")] == ["ada", None, None]
+    assert [decision.was_rejected for decision in store.list("bikes")] == [False, False, False]
+
+
+def test_a_store_of_an_earlier_version_is_brought_up_to_date_and_keeps_its_rows(url: str) -> None:
+    engine = sqlalchemy.create_engine(url)
+    body = FIRED.model_dump_json(include={"id", "model", "version", "window", "action", "reason_codes", "reason"})
+    old = FIRED.model_dump_json(include={"drift", "performance"})
+    with engine.begin() as connection:
+        connection.execute(
+            sqlalchemy.text(
+                "create table decisions (id varchar primary key, model varchar not null, window_end varchar not null, "
+                "window_id varchar not null, action varchar not null, body text not null, fired_at datetime, claimed_by varchar, "
+                "renewed_at datetime, attempts integer not null, outcome varchar, released boolean not null)"
+            )
+        )
+        connection.execute(
+            sqlalchemy.text(
+                "insert into decisions values (:id, 'bikes', :end, :window, 'retrain', :body, '2024-03-01 00:00:00', null, null, 0, "
+                "'promoted v2', 1)"
+            ),
+            {"id": FIRED.id, "end": FIRED.window.end, "window": FIRED.window.id, "body": f"{body[:-1]},{old[1:]}"},
+        )
+    for _ in range(2):
+        (found,) = DecisionStore(url, lease=HOUR).list("bikes")
+    assert found == FIRED.model_copy(update={"outcome": "promoted v2", "released": True, "published": True})

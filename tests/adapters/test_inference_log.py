@@ -204,7 +204,7 @@ def test_empty_folders_are_empty_frames_with_all_columns(tmp_path: Path) -> None
     """Before the first request and the first label."""
     rows, truths = read_captured(tmp_path, SPEC, until=pd.Timestamp(2024, 3, 1)), read_labels(tmp_path, SPEC)
     assert {"prediction_id", "event_time", "features.temp", "features.city"} <= set(rows.columns)
-    assert join_labels(rows, truths).columns[-1] == "label"
+    assert join_labels(rows, truths).columns.tolist()[-2:] == ["label", "observed_at"]
     assert served_examples(rows, truths, SPEC).columns.tolist() == list(SPEC.columns)
     assert len(rows) == len(truths) == 0
 
@@ -528,3 +528,20 @@ def test_before_there_is_a_log_there_is_nothing_to_compact(tmp_path: Path, read:
     """Nor to expire."""
     assert read(tmp_path, SPEC) == Compaction(0, 0, 0)
     assert expire(tmp_path / "bikes", older_than=datetime(2025, 1, 1, tzinfo=UTC), above_bytes=1) == []
+
+
+def test_since_leaves_out_the_days_before_and_keeps_the_one_whose_segments_may_reach_into_it(tmp_path: Path) -> None:
+    for day in ("2024-03-07", "2024-03-08", "2024-03-09", "2024-03-10"):
+        write(tmp_path / "inference" / "bikes", prediction(int(day[-2:])), day=day)
+    compact_captured(tmp_path / "inference", SPEC)
+    write(tmp_path / "inference" / "bikes", prediction(11), day="2024-03-11")
+    found = read_captured(tmp_path / "inference", SPEC, since="2024-03-10")
+    assert found["prediction_id"].tolist() == ["p9", "p10", "p11"]
+    assert len(read_captured(tmp_path / "inference", SPEC)) == 5
+
+
+def test_a_joined_label_says_when_it_was_observed(tmp_path: Path) -> None:
+    frame = captured(tmp_path, prediction(1), prediction(2))
+    write_labels(tmp_path, label(3.0, minute=7, prediction_id="p1"))
+    joined = join_labels(frame, read_labels(tmp_path / "labels", SPEC))
+    assert joined["observed_at"].tolist() == [pd.Timestamp("2024-03-02T00:07:00"), pd.NaT]

@@ -55,7 +55,7 @@ def test_slow_decay_is_degradation_that_needs_no_persistence(reaction: str, acti
 def test_broken_data_alert_and_block_what_would_retrain() -> None:
     decision = take(1, "D", earlier=seen("D"), seen={"quality": BROKEN})
     assert decision.action == "alert"
-    assert decision.reason_codes == ("degradation", "data_quality", "blocked")
+    assert decision.reason_codes == ("data_quality", "degradation", "blocked")
     assert "x: all 200 values are null" in decision.reason
     assert decision.reason.endswith("held back: the data of this window are broken; mend them first")
 
@@ -109,25 +109,25 @@ def test_irregular_usage_alerts() -> None:
 
 def test_three_rejected_challengers_in_a_row_open_the_breaker_which_asks_for_a_person() -> None:
     rejected = [fired(day, "rejected: no better", released=False) for day in (10, 20, 30)]
-    decision = take(41, "D", earlier=[*seen("D"), *rejected])
+    decision = take(41, "D", earlier=[*rejected, *seen("D")])
     assert decision.action == "alert"
     assert decision.reason_codes == ("degradation", "breaker_open")
     assert "3 challengers in a row were rejected, the last with: rejected: no better" in decision.reason
     assert "`everloop resume toy`" in decision.reason
-    assert take(41, "D", earlier=[*seen("D"), *rejected[1:]]).action == "retrain"
+    assert take(41, "D", earlier=[*rejected[1:], *seen("D")]).action == "retrain"
 
 
 @pytest.mark.parametrize("became", [{"released": True}, {"acknowledged_by": "ada"}, {"version": "0"}])
 def test_a_release_a_person_or_another_champion_closes_the_breaker(became: dict[str, Any]) -> None:
     rejected = [fired(day, "rejected", released=False) for day in (10, 20)]
     last = fired(30, "it ended").model_copy(update=became)
-    assert take(41, "D", earlier=[*seen("D"), *rejected, last]).action == "retrain"
+    assert take(41, "D", earlier=[*rejected, last, *seen("D")]).action == "retrain"
 
 
 def test_the_days_budget_holds_back_and_is_there_again_the_day_after() -> None:
     released = fired(9, released=True)
     spent = [released.model_copy(update={"id": f"toy/{number}"}) for number in range(3)]
-    rules = {"earlier": [*seen("D"), *spent], "cooldown": "1h", "budget_per_day": 3}
+    rules = {"earlier": [*spent, *seen("D")], "cooldown": "1h", "budget_per_day": 3}
     held = take(9.5, "D", **rules)
     assert (held.action, held.reason_codes) == ("none", ("degradation", "budget"))
     assert held.reason.endswith("3 retrainings were decided within the last 24 hours, budget_per_day 3")

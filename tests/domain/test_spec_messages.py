@@ -114,7 +114,8 @@ def test_an_estimator_of_another_kind_is_answered_with_the_allowed_ones() -> Non
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ('"all"', '"90d"', "data.history names a span but there is no time column"),
+        ('"all"', '"90d"', "data.history names the span '90d' but there is no time column"),
+        ("[monitor]", '[monitor]\ntime_parts = ["hour"]', "monitor.time_parts is set but there is no time column"),
         ("{ rows = 500 }", '{ span = "1d" }', "monitor.window is a span but there is no time column"),
     ],
 )
@@ -159,7 +160,8 @@ def test_what_is_no_toml_is_named_with_its_line() -> None:
         (
             '"all"',
             '"90x"',
-            "data.history: '90x' is not a duration; write a whole number above 0 and a unit: 90s, 30m, 6h, 7d or 2w",
+            "data.history: '90x' is not a duration; write a whole number above 0 and a unit: 90s, 30m, 6h, 7d or 2w; "
+            "or write 'all', or a share of the rows from '1%' to '99%'",
         ),
     ],
 )

@@ -24,7 +24,7 @@ CHANGES = {
     "max_iter = 150": "max_iter = 40",
     "holdout_rows = 240": "holdout_rows = 200",
     "rows = 504": "rows = 100",
-    'cooldown = "120d"': 'cooldown = "1h"',
+    'on_drift = "ignore"': 'on_drift = "ignore"\non_growth = 0\nmax_loss_increase = 0.3\ncooldown = "1h"\nmin_rows = 50',
     'slices = ["workingday"]': "slices = []",
     "worst_allowed = 150.0": "worst_allowed = 5000.0",
 }

@@ -1,0 +1,105 @@
+"""Observe: what surrounds the model: its source, its environment, training-serving skew, and how it is used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pandas as pd
+
+from everloop.adapters.orchestrator import emit_alert
+from everloop.adapters.service import describe_service, read_metrics
+from everloop.adapters.source_probe import probe_source, read_keys
+from everloop.adapters.usage_log import error_total, read_usage, record_errors, record_usage
+from everloop.domain.dependencies import ColumnSkew, DependencyReport, SourceState, find_skew, judge_dependencies
+from everloop.domain.errors import DataError
+from everloop.domain.spec import ModelSpec
+from everloop.domain.spec_values import parse_duration
+from everloop.domain.usage import UsageReport, every_hour, judge_usage
+from everloop.settings import settings
+from tasks.collect import Collected
+from tasks.profile import features_of
+from tasks.step import step
+from tasks.watch import Watched
+
+log = logging.getLogger("everloop.observe")
+
+SKEW_KEYS = 500
+_HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What was seen around the model at the moment `at` (naive UTC): event time for its data, the clock for its use."""
+
+    at: pd.Timestamp
+    source: SourceState
+    dependencies: DependencyReport
+    usage: UsageReport
+
+
+@step(retries=1, retry_delay_seconds=2)
+def observe(spec: ModelSpec, watched: Watched, found: Collected, at: pd.Timestamp | None) -> Surroundings:
+    """The surroundings of the champion, and how it was used since."""
+    captured = found.rows
+    here, now = settings(), pd.Timestamp.now("UTC").tz_localize(None)
+    moment = at if at is not None else now
+    source = probe_source(spec, base=here.data)
+    keys = here.api_keys(spec.serving)
+    service = describe_service(here.service_url(spec), keys)
+    dependencies = judge_dependencies(
+        source=source,
+        at=moment.to_pydatetime(),
+        max_age=parse_duration(spec.monitor.max_age) if spec.monitor.max_age else None,
+        trained_columns=watched.facts.source_columns,
+        training=watched.facts.environment,
+        serving=(service or {}).get("environment"),
+        skew=_skew(spec, watched, captured) if source.reachable else None,
+    )
+    whole_days = captured[captured["served_at"] >= pd.Timestamp(found.since)] if found.since else captured
+    usage = _usage(spec, whole_days, now, read_metrics(here.service_url(spec), keys) if service else None)
+    log.info("dependencies: %s; usage: %s", dependencies.reason, usage.reason)
+    return Surroundings(moment, source, dependencies, usage)
+
+
+@step
+def raise_alarm(spec: ModelSpec, seen: Surroundings) -> list[str]:
+    """The alerts about the surroundings that went out; for a run without a window whose decision would say them."""
+    reasons = []
+    if seen.dependencies.verdict == "fail":
+        reasons.append(f"dependencies: {seen.dependencies.reason}")
+    reasons += [spike.sentence for spike in seen.usage.spikes]
+    for reason in reasons:
+        emit_alert(spec.name, reason, once=f"{pd.Timestamp.now('UTC'):%Y-%m-%dT%H}")
+    return reasons
+
+
+def _skew(spec: ModelSpec, watched: Watched, captured: pd.DataFrame) -> Sequence[ColumnSkew] | None:
+    """The skew of the newest captured rows of this version that carry a key; None if it cannot be looked for."""
+    mine = captured[(captured["model_version"] == watched.version.number) & captured["key"].notna()].tail(SKEW_KEYS)
+    if spec.key is None or mine.empty:
+        return None
+    served = features_of(watched, mine).assign(**{spec.key: mine["key"]})
+    wanted: list[Any] = mine["key"].drop_duplicates().tolist()
+    try:
+        return find_skew(served, read_keys(spec, base=settings().data, keys=wanted), watched.manifest.row_schema)
+    except DataError as exc:
+        log.warning("training-serving skew cannot be looked for: %s", exc)
+        return None
+
+
+def _usage(spec: ModelSpec, captured: pd.DataFrame, now: pd.Timestamp, metrics: str | None) -> UsageReport:
+    """How the last complete hours compare with the same hours of earlier days; as many as lie between two monitor runs."""
+    folder = settings().usage
+    record_usage(folder, spec.name, captured)
+    total = error_total(metrics, spec.name) if metrics else None
+    if total is not None:
+        record_errors(folder, spec.name, total, now.to_pydatetime())
+    begun = now.floor("h").tz_localize("UTC").to_pydatetime()
+    first = begun - max(parse_duration(spec.monitor.every), _HOUR)
+    known = [usage for usage in read_usage(folder, spec.name) if usage.hour < begun]
+    # a silent service leaves no rows: its hours count as hours without requests
+    return judge_usage([usage for usage in known if usage.hour < first], every_hour(known, since=first, until=begun))
