@@ -47,7 +47,7 @@ def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[R
     """The decisions of this run about windows that `champion` answered."""
     compact(spec)
     watched, known = watch(champion), decisions().history(spec.name)
-    found = collect(spec, known, at)
+    found = collect(spec, watched, known, at)
     surroundings = observe(spec, watched, found, at)
     pending = [(window, rows) for window, rows in found.windows if is_pending(window, rows, champion, known, spec)]
     if not pending:

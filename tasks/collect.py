@@ -17,6 +17,7 @@ from everloop.domain.spec_values import parse_duration
 from everloop.domain.windows import Window, anchor_of, cut_windows
 from everloop.settings import settings
 from tasks.step import step
+from tasks.watch import Watched
 
 log = logging.getLogger("everloop.collect")
 
@@ -34,12 +35,14 @@ class Collected:
 
 
 @step(retries=2, retry_delay_seconds=2)
-def collect(spec: ModelSpec, known: Sequence[RetrainingDecision], at: pd.Timestamp | None) -> Collected:
+def collect(
+    spec: ModelSpec, watched: Watched, known: Sequence[RetrainingDecision], at: pd.Timestamp | None
+) -> Collected:
     """The windows that are not settled by the `known` decisions; with `at`, only what was known at that event time."""
     here, policy = settings(), spec.monitor
     after = resume_after(known, policy)
     since = after.last[:10] if after and after.last else _open_since(known, policy)
-    captured = read_captured(here.inference, spec, until=at, since=since)
+    captured = read_captured(here.inference, spec, until=at, since=since, also=watched.manifest.row_schema.names)
     joined = join_labels(captured, read_labels(here.labels, spec, until=at, since=since))
     moment = at if at is not None else pd.Timestamp.now("UTC").tz_localize(None)
     windows = tuple(cut_windows(joined, policy.window, at=moment, after=after))

@@ -68,8 +68,16 @@ def _kept(
             found = profile(rows)
             store.put_window(version, window.id, found, slice=name)
         return found
-    store.update(version, rows, profile, slice=name)
-    return store.between(version, pd.Timestamp(window.start), pd.Timestamp(window.end), slice=name)
+    store.update(version, rows, profile, slice=name, schema=_layout(spec, watched))
+    found = store.between(version, pd.Timestamp(window.start), pd.Timestamp(window.end), slice=name)
+    if found is None and len(rows):  # its day is one profile by now, and the window is shorter than that
+        return profile(rows)
+    return found
+
+
+def _layout(spec: ModelSpec, watched: Watched) -> str:
+    """What a profile speaks of: one that was made otherwise is made anew."""
+    return ",".join((*watched.manifest.row_schema.names, *spec.monitor.time_parts))
 
 
 def _profile(spec: ModelSpec, watched: Watched, rows: pd.DataFrame) -> bytes:

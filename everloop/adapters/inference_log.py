@@ -45,14 +45,21 @@ class Compaction:
 
 
 def read_captured(
-    folder: Path, spec: ModelSpec, *, until: pd.Timestamp | None = None, since: str | None = None
+    folder: Path,
+    spec: ModelSpec,
+    *,
+    until: pd.Timestamp | None = None,
+    since: str | None = None,
+    also: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Every captured prediction of the model in the order of capture, features as columns `features.<name>`.
 
-    With `until`, only rows whose event time is at or before it; with `since`, an ISO day, at least all that were served
-    from that day on. Times are naive UTC.
+    `also` are features that are read beside those of today's spec: a version before may take others. With `until`, only rows
+    whose event time is at or before it; with `since`, an ISO day, at least all that were served from that day on. Times are
+    naive UTC.
     """
-    columns = [*CAPTURED_COLUMNS, "latency_ms", *(f"features.{name}" for name in spec.features.names)]
+    features = dict.fromkeys((*spec.features.names, *also))
+    columns = [*CAPTURED_COLUMNS, "latency_ms", *(f"features.{name}" for name in features)]
     frame = _read(folder / spec.name, columns, lambda line: _predictions_of(line, spec), since)
     for name in ("event_time", "served_at"):
         frame[name] = _times(frame[name])

@@ -7,18 +7,16 @@ form of everloop/domain/frames.py, reached column by column without building it:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-from pandas.api import types
 
+from everloop.adapters.column_values import categories_of, column_of, numbers_of
 from everloop.domain.errors import SchemaMismatch
-from everloop.domain.schema import MISSING, RowSchema, canonical_category
+from everloop.domain.schema import RowSchema
 from everloop.domain.spec import PREDICTION
 from everloop.domain.summaries import ColumnSummary, ProfileSummary
 
@@ -26,14 +24,6 @@ KLL_K = 1024
 FREQUENT_ITEMS_LG_MAX = 14  # counts up to 12,288 categories exactly
 _PIECE, _RUN = 65_536, 256  # values that are sketched at once, and sorted at once
 _SUPPORT = np.linspace(0, 1, 513)
-_UNIFORM = {"string", "boolean", "integer", "floating", "mixed-integer-float", "empty"}
-_TIMES = (date, time, timedelta, np.datetime64, np.timedelta64, pd.Period, pd.Timedelta)
-_NESTED = (list, tuple, dict, set, frozenset, np.ndarray)
-_REMEDIES = {
-    "times": "list age, hour, weekday or month under monitor.time_parts, or store the part that matters as a number or text",
-    "complex numbers": "store the real and the imaginary part as two columns",
-    "nested values": "store each part as a column of its own",
-}
 
 
 def profile_rows(
@@ -73,7 +63,7 @@ def profile_chunks(
     sketches = {feature.name: _sketch(feature.role) for feature in schema.features}
     for chunk in chunks:
         for feature in schema.features:
-            sketches[feature.name].add(_column(chunk, feature.name))
+            sketches[feature.name].add(column_of(chunk, feature.name))
         if predict is not None:
             predicted = pd.Series(predict(chunk), name=PREDICTION)
             _add_beside(sketches, predicted, "categorical" if schema.classes else "numeric", schema, rows=len(chunk))
@@ -116,7 +106,7 @@ class _NumberSketch:
         self.kll = kll_doubles_sketch(KLL_K)
 
     def add(self, column: pd.Series) -> None:
-        values = _numbers(column)
+        values = numbers_of(column)
         self.n += len(values)
         finite = np.isfinite(values)
         if not finite.all():
@@ -161,7 +151,7 @@ class _CategorySketch:
         self.items = frequent_strings_sketch(lg_max_k=FREQUENT_ITEMS_LG_MAX)
 
     def add(self, column: pd.Series) -> None:
-        counted = _categories(column)
+        counted = categories_of(column)
         self.n += len(column)
         self.nulls += len(column) - counted.total()
         for category, weight in counted.items():
@@ -213,7 +203,7 @@ def _summary(column: Any) -> ColumnSummary:
     n, nulls = int(counts.n.value), int(counts.null.value)
     items = column.get_metric("frequent_items")
     if items is not None:
-        return ColumnSummary(n=n, nulls=nulls, categories=_exact_counts(items))
+        return ColumnSummary(n=n, nulls=nulls, categories=_exact_counts(items, n - nulls))
     sketch = column.get_metric("distribution").kll.value
     if sketch.is_empty():
         return ColumnSummary(n=n, nulls=nulls, infinite=int(counts.inf.value))
@@ -234,114 +224,13 @@ def _summary(column: Any) -> ColumnSummary:
     )
 
 
-def _exact_counts(items: Any) -> dict[str, int] | None:
+def _exact_counts(items: Any, present: int) -> dict[str, int] | None:
     """The exact counts, None if there were more categories than the sketch holds: estimates would look like drift."""
     from whylogs_sketching import frequent_items_error_type
 
     sketch = items.frequent_strings.value
     found = sketch.get_frequent_items(frequent_items_error_type.NO_FALSE_NEGATIVES)
-    if any(low < high for _, _, low, high in found):
+    # a sketch that was too small has bounds apart, or has just thrown all its items away
+    if any(low < high for _, _, low, high in found) or sum(low for _, _, low, _ in found) != present:
         return None
     return {name: int(estimate) for name, estimate, _, _ in found}
-
-
-def _column(frame: pd.DataFrame, name: str) -> pd.Series:
-    if list(frame.columns).count(name) != 1:
-        found = ", ".join(map(repr, frame.columns))
-        raise SchemaMismatch(f"column {name!r} is required once; found {found}; bring it or train without it")
-    return frame[name]
-
-
-def _numbers(column: pd.Series) -> np.ndarray:
-    """The column as float32, (n,); absent values are NaN, and what float32 cannot hold is infinite.
-
-    Raises:
-        SchemaMismatch: it holds times, complex or nested values, or text that is no number.
-    """
-    _refuse_unfit(column, "numbers")
-    with np.errstate(over="ignore"):
-        if isinstance(column.dtype, pd.CategoricalDtype):
-            return _numbers_of_codes(column)
-        if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iufb":
-            return column.to_numpy().astype(np.float32)
-        if isinstance(column.dtype, pd.SparseDtype):
-            return np.asarray(column, dtype=np.float32)
-        if types.is_numeric_dtype(column.dtype):
-            return column.to_numpy(np.float32, na_value=np.nan)
-        return _parsed(column).to_numpy(np.float32, na_value=np.nan)
-
-
-def _numbers_of_codes(column: pd.Series) -> np.ndarray:
-    """The numbers of a category column: only the categories that occur are looked at."""
-    codes = column.cat.codes.to_numpy()
-    used = np.unique(codes[codes >= 0])
-    numbers = np.full(len(column.cat.categories) + 1, np.nan, dtype=np.float32)  # the last one is code -1
-    numbers[used] = _numbers(pd.Series(column.cat.categories[used], name=column.name))
-    return numbers[codes]
-
-
-def _parsed(column: pd.Series) -> pd.Series:
-    """Numbers that are stored as text, or as objects of several types."""
-    try:
-        return pd.to_numeric(column.astype(object), errors="raise")
-    except (ValueError, TypeError) as exc:
-        wrong = column[pd.to_numeric(column.astype(object), errors="coerce").isna() & column.notna()]
-        raise SchemaMismatch(
-            f"column {column.name!r} is not a number in {len(wrong):,} of {len(column):,} rows (first: {wrong.iloc[0]!r} in "
-            f"row {wrong.index[0]}), expected numbers; clean the source or list {column.name!r} under features.categorical"
-        ) from exc
-
-
-def _categories(column: pd.Series) -> Counter[str]:
-    """How often each category occurs, by its canonical text; absent values are left out.
-
-    Raises:
-        SchemaMismatch: the column holds times, complex or nested values.
-    """
-    _refuse_unfit(column, "categories")
-    counts: Counter[str] = Counter()
-    if column.dtype == object and types.infer_dtype(column, skipna=True) not in _UNIFORM:
-        counts.update(map(canonical_category, column))  # 1 and True are equal to a hash table, and two categories
-    else:
-        counted = column.value_counts(sort=False)
-        weights = counted.to_numpy()
-        for value, weight in zip(counted.index[weights > 0], weights[weights > 0].tolist(), strict=True):
-            counts[canonical_category(value)] += weight
-    counts.pop(MISSING, None)
-    return counts
-
-
-def _refuse_unfit(column: pd.Series, expected: str) -> None:
-    """Raises SchemaMismatch if the values are neither numbers nor categories."""
-    values = column.cat.categories.to_series() if isinstance(column.dtype, pd.CategoricalDtype) else column
-    found = _unfit_objects(values) if values.dtype == object else _unfit(values.dtype)
-    if found is not None:
-        raise SchemaMismatch(
-            f"column {column.name!r} holds {found} ({column.dtype}), expected {expected}; {_REMEDIES[found]}"
-        )
-
-
-def _unfit(dtype: Any) -> str | None:
-    """What a column of the type holds that is neither number nor category."""
-    arrow = dtype.pyarrow_dtype if isinstance(dtype, pd.ArrowDtype) else None
-    if arrow is not None and pa.types.is_dictionary(arrow):
-        arrow = arrow.value_type
-    if dtype.kind in "mM" or isinstance(dtype, pd.PeriodDtype) or (arrow is not None and pa.types.is_temporal(arrow)):
-        return "times"
-    if arrow is not None and pa.types.is_nested(arrow):
-        return "nested values"
-    return "complex numbers" if dtype.kind == "c" else None
-
-
-def _unfit_objects(values: pd.Series) -> str | None:
-    if types.infer_dtype(values, skipna=True) in _UNIFORM:
-        return None
-    kinds = set(map(type, values.dropna()))
-    for found, unfit in (
-        ("times", _TIMES),
-        ("nested values", _NESTED),
-        ("complex numbers", (complex, np.complexfloating)),
-    ):
-        if any(issubclass(kind, unfit) for kind in kinds):
-            return found
-    return None

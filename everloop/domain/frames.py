@@ -70,6 +70,7 @@ def _canonical(column: pd.Series, feature: FeatureSchema) -> pd.Series:
 
 def _numeric_feature(column: pd.Series, spec: ModelSpec) -> FeatureSchema:
     name = str(column.name)
+    _refuse_times(column, "numbers")
     if not types.is_numeric_dtype(column):
         numbers = pd.to_numeric(column, errors="coerce")
         wrong = column[numbers.isna() & column.notna()]
@@ -91,6 +92,7 @@ def _numeric_feature(column: pd.Series, spec: ModelSpec) -> FeatureSchema:
 
 
 def _categorical_feature(column: pd.Series) -> FeatureSchema:
+    _refuse_times(column, "categories")
     present = column.dropna().infer_objects()
     if types.is_bool_dtype(present):
         type_: Literal["integer", "text", "boolean"] = "boolean"
@@ -114,6 +116,15 @@ def _categorical_feature(column: pd.Series) -> FeatureSchema:
         nullable=bool(column.isna().any()),
         categories=tuple(categories[:MAX_LISTED_CATEGORIES]),
     )
+
+
+def _refuse_times(column: pd.Series, expected: str) -> None:
+    """Times would pass as nanoseconds since 1970, or as one category a moment; no request sends either."""
+    if column.dtype.kind in "mM":
+        raise SchemaMismatch(
+            f"column {str(column.name)!r} holds times ({column.dtype}), expected {expected}; store the part that matters, its hour "
+            "or its age for example, in data.query or in the source"
+        )
 
 
 def _plain_class(value: object) -> Scalar:

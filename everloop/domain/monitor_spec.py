@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from everloop.domain.spec_values import Column, Duration, Persistence, Table
+from everloop.domain.spec_values import Column, Duration, Persistence, Table, parse_duration
 
 TimePart = Literal["age", "hour", "weekday", "month"]
 Reaction = Literal["ignore", "alert", "retrain"]
@@ -19,9 +20,17 @@ class RowWindow(Table):
 
 
 class SpanWindow(Table):
-    """A window of event time."""
+    """A window of event time, of whole hours: that is what profiles are kept of."""
 
     span: Duration
+
+    @model_validator(mode="after")
+    def _is_of_whole_hours(self) -> SpanWindow:
+        if parse_duration(self.span) % timedelta(hours=1):
+            raise ValueError(
+                f"span is {self.span!r}; a window is a whole number of hours: write 1h, 6h or 1d for example"
+            )
+        return self
 
 
 WindowShape = Annotated[

@@ -545,3 +545,10 @@ def test_a_joined_label_says_when_it_was_observed(tmp_path: Path) -> None:
     write_labels(tmp_path, label(3.0, minute=7, prediction_id="p1"))
     joined = join_labels(frame, read_labels(tmp_path / "labels", SPEC))
     assert joined["observed_at"].tolist() == [pd.Timestamp("2024-03-02T00:07:00"), pd.NaT]
+
+
+def test_features_that_today_s_spec_does_not_name_can_be_read_too(tmp_path: Path) -> None:
+    spec = make_spec(features={"numeric": ["temp"], "categorical": ["season"]})
+    write(tmp_path / "inference" / "bikes", prediction(1))
+    assert "features.city" not in read_captured(tmp_path / "inference", spec)
+    assert read_captured(tmp_path / "inference", spec, also=["temp", "city"])["features.city"].tolist() == ["Porto"]

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everloop.domain.frames import batch_of, conform, frame_of
+from everloop.domain.errors import SchemaMismatch
+from everloop.domain.frames import batch_of, conform, derive_schema, frame_of
 from everloop.domain.schema import MISSING, FeatureSchema, RowSchema
 from serving.contract import Contract
+from tests.factories import make_rows, make_spec
 
 WHOLE = st.integers(-(2**53), 2**53)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -116,3 +118,21 @@ def test_numbers_and_categories_are_apart_each_in_the_order_of_the_schema() -> N
     assert math.isnan(batch.numeric[1, 0])
     assert frame_of(batch, RowSchema(features=features)).columns.tolist() == ["c", "x", "d", "y"]
     assert len(batch) == 2
+
+
+@pytest.mark.parametrize("column", ["temp", "city"])
+@pytest.mark.parametrize(
+    "times",
+    [
+        pd.date_range("2024-01-01", periods=8),
+        pd.to_timedelta(range(8), unit="h"),
+        [pd.Timestamp("2024-01-01"), pd.NaT] * 4,
+    ],
+    ids=["time", "span", "with nulls"],
+)
+def test_times_are_neither_numbers_nor_categories(times: Any, column: str) -> None:
+    expected = {"temp": "numbers", "city": "categories"}[column]
+    with pytest.raises(
+        SchemaMismatch, match=rf"^column '{column}' holds times \(.+\), expected {expected}; store the part"
+    ):
+        derive_schema(make_rows(8).assign(**{column: times}), make_spec())

@@ -9,6 +9,7 @@ import orjson
 import pandas as pd
 import pytest
 
+from everloop.adapters.reference_files import Reference
 from everloop.adapters.registry import CHALLENGER, Version
 from everloop.adapters.sources import Snapshot
 from everloop.domain.configuration import Configuration
@@ -18,6 +19,7 @@ from everloop.domain.manifest import Manifest
 from everloop.domain.metrics import row_losses, summarize
 from everloop.domain.parity import ParityReport, not_exported
 from everloop.domain.pipelines import build_pipeline, predict
+from everloop.domain.reference import MonitoringReference
 from everloop.domain.splits import split_by_time
 from serving.contract import Contract
 from serving.models import recorded_batch
@@ -60,7 +62,7 @@ class FakeRun:
     def log_dataset(self, *_: Any) -> None:
         """It is not looked at here."""
 
-    log_profile = log_dataset
+    log_reference = log_dataset
 
     def log_model(self, _: Any, onnx: bytes | None, *__: Any) -> str:
         """Remember what may serve."""
@@ -89,7 +91,6 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
     made = FakeRegistry()
     monkeypatch.setattr(registering, "registry", lambda: made)
     monkeypatch.setattr(registering, "TrainingRun", FakeRun)
-    monkeypatch.setattr(registering, "profile_rows", lambda *_, **__: None)
     monkeypatch.setattr(registering, "show_markdown", lambda *_, **__: None)
     return made
 
@@ -113,6 +114,7 @@ def registered(exported: Exported, *, verdict: Any = "pass") -> FakeRun:
         Evaluation(said, HoldoutScores(challenger=losses, baseline=losses)),
         judged,
         exported,
+        Reference(MonitoringReference(), b"a profile"),
         reason="on demand",
         decision=None,
     )

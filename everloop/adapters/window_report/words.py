@@ -35,7 +35,7 @@ _CODES = {
 _SUFFIXES = {"_not_persistent": "in too few windows yet", "_ignored": "which the spec ignores"}
 
 
-SIGNALS = {"distribution": "distribution", "nulls": "missing values", "unseen": "new categories"}
+SIGNALS = {"distribution": "distribution", "nulls": "missing values", "unseen": "new categories", "infinite": "infinite values"}
 _HELD = {"blocked", "in_flight", "cooldown", "budget", "breaker_open"}
 
 
