@@ -80,9 +80,14 @@ def test_the_same_event_twice_starts_one_retraining(loop: Loop, store: DecisionS
     registry = Registry(loop.settings.mlflow)
     versions_before = len(registry.versions(MODEL))
     (decision,) = _fired(store)
-    emit = "from everloop.adapters.orchestrator import emit_decision as emit; from tasks.wiring import decisions as d; "
+    payload = {"decision": decision.id, "reason": "again", "window": "the same"}
     runs_before = len(_training_runs(loop, decision.id))
-    loop.run("-c", f"{emit}decision = d().get({decision.id!r}); emit(decision); emit(decision)")
+    # a server that was killed fires an event again; two ids, because one that it remembers it would keep once
+    loop.run(
+        "-c",
+        "from prefect.events import emit_event; from everloop.adapters.orchestrator import DEGRADED, resource_of\n"
+        f"for _ in range(2): emit_event(event=DEGRADED, resource=resource_of({MODEL!r}), payload={payload!r})",
+    )
     wait_until(lambda: len(_training_runs(loop, decision.id)) >= runs_before + 2)
     wait_until(lambda: all(run.state.is_final() for run in _training_runs(loop, decision.id) if run.state), seconds=120)
     new = [run for run in _training_runs(loop, decision.id) if run.created_by and run.created_by.type == "AUTOMATION"]
