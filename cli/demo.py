@@ -22,10 +22,10 @@ from cli.report import DemoReport, Retrain, WindowScore, write_report
 from cli.stack import Stack
 from cli.traffic import Replay
 from everloop.adapters.service import describe_service, free_port
+from everloop.domain.decision import RetrainingDecision
 from everloop.domain.errors import EverloopError
 from everloop.domain.manifest import RUNTIMES
 from everloop.domain.monitor_spec import RowWindow
-from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.spec import ModelSpec
 from everloop.settings import PROJECT, Settings, settings
 

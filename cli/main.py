@@ -114,6 +114,89 @@ def resume(
 
 
 @app.command()
+def replay(
+    model: Model,
+    initial: Annotated[float, typer.Option(help="Share of the rows that is known at the start.")] = 0.2,
+    windows: Annotated[int, typer.Option(help="Windows that the rest is cut into.")] = 50,
+    window_rows: Annotated[int | None, typer.Option(help="Rows a window; over --windows.")] = None,
+    window_span: Annotated[str | None, typer.Option(help="Event time a window, such as 1d; over --windows.")] = None,
+    begin: Annotated[str | None, typer.Option("--from", help="First event time to replay.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Event time at which the replay ends.")] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="'spec', 'default', a TOML file with [monitor], or 'key=value,key=value' over the spec's; may be repeated. "
+            "Default: the spec's and, if it decides otherwise, the shipped default."
+        ),
+    ] = None,
+    label_delay: Annotated[str, typer.Option(help="When labels come: a number of windows, or a duration.")] = "0",
+    recent: Annotated[
+        float | None, typer.Option(help="Share of the rows that is recent history; default: --initial.")
+    ] = None,
+    change_point: Annotated[
+        list[str] | None,
+        typer.Option(help="Where something changed: a window's number, row:9000, or a time; may be repeated."),
+    ] = None,
+    alarm_within: Annotated[
+        int, typer.Option(min=0, help="Windows after a change in which an alarm is a true one.")
+    ] = 10,
+    served: Annotated[
+        bool, typer.Option(help="Replay captured predictions with labels instead of the source.")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Folder of replay.json, .png and .html; default: under the home.")
+    ] = None,
+    log: Annotated[bool, typer.Option(help="Keep the replay in MLflow, experiment <model>.replay.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Show what a retraining policy would have done on a model's own history, beside never and always retraining."""
+    from cli.replay import plan_of, replay_model
+
+    plan = plan_of(
+        initial=initial,
+        windows=windows,
+        window_rows=window_rows,
+        window_span=window_span,
+        label_delay=label_delay,
+        recent=recent,
+    )
+    replay_model(
+        model,
+        plan,
+        folder=report,
+        log=log,
+        as_json=as_json,
+        policies=policy or [],
+        served=served,
+        begin=begin,
+        end=end,
+        changes=change_point or [],
+        alarm_within=alarm_within,
+    )
+
+
+@app.command("tune-policy")
+def tune_policy(
+    model: Model,
+    initial: Annotated[float, typer.Option(help="Share of the rows that is known at the start.")] = 0.2,
+    windows: Annotated[int, typer.Option(help="Windows that the rest is cut into.")] = 50,
+    share: Annotated[float, typer.Option(help="Share of the windows to choose on; the others report.")] = 0.6,
+    max_retrains: Annotated[
+        int | None, typer.Option(min=0, help="Retrainings allowed while choosing; default: three in ten windows.")
+    ] = None,
+    label_delay: Annotated[str, typer.Option(help="When labels come: a number of windows, or a duration.")] = "0",
+    served: Annotated[bool, typer.Option(help="Use captured predictions with labels instead of the source.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Choose the retraining policy's few knobs on the early part of a history and report on the later part."""
+    from cli.replay import plan_of
+    from cli.tune import tune_model
+
+    plan = plan_of(initial=initial, windows=windows, label_delay=label_delay)
+    tune_model(model, plan, share=share, most_retrains=max_retrains, served=served, as_json=as_json)
+
+
+@app.command()
 def check(models: Annotated[list[str] | None, typer.Argument(help="Names; default: all.")] = None) -> None:
     """Check specs without running anything."""
     from everloop.domain.pipelines import check_parameters

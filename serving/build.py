@@ -20,7 +20,8 @@ SERVING = (
     "app", "capture", "contract", "doors", "following", "front", "logs", "metrics", "models", "openapi", "plan", "service",
 )  # fmt: skip
 DOMAIN = (
-    "autocorrelation", "batch", "configuration", "errors", "frames", "manifest", "metrics", "monitor_spec", "pipelines", "schema", "spec", "spec_values",
+    "autocorrelation", "batch", "configuration", "errors", "frames", "manifest", "metrics", "monitor_spec", "pipelines",
+    "schema", "spec", "spec_values",
 )  # fmt: skip
 SOURCES = (
     "serving/__init__.py", *(f"serving/{name}.py" for name in SERVING),

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from everloop.adapters.inference_log import join_labels, read_captured, read_labels
+from everloop.domain.decision import RetrainingDecision
 from everloop.domain.monitor_spec import MonitorSpec, RowWindow
-from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.spec import ModelSpec
 from everloop.domain.spec_values import parse_duration
 from everloop.domain.windows import Window, anchor_of, cut_windows

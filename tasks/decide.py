@@ -10,8 +10,8 @@ from everloop.adapters.orchestrator import emit_decision, show_markdown
 from everloop.adapters.tracking import log_window
 from everloop.adapters.window_report.facts import decision_markdown
 from everloop.adapters.window_report.page import write_window_report
+from everloop.domain.decision import RetrainingDecision
 from everloop.domain.evidence import Evidence
-from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.retraining import decide as apply_policy
 from everloop.domain.spec import ModelSpec
 from everloop.domain.summaries import ProfileSummary

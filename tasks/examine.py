@@ -9,10 +9,10 @@ import pandas as pd
 
 from everloop.adapters.profiles import merge_profiles, summarize_profile
 from everloop.adapters.registry import Version
+from everloop.domain.decision import RetrainingDecision, decision_id
 from everloop.domain.evidence import Evidence, SliceEvidence
 from everloop.domain.performance import PerformanceReport
 from everloop.domain.reference import SliceReference
-from everloop.domain.retraining import RetrainingDecision, decision_id
 from everloop.domain.spec import ModelSpec
 from everloop.domain.summaries import ProfileSummary
 from everloop.domain.windows import Window

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from everloop.domain.decision import RetrainingDecision
 from everloop.domain.dependencies import SourceState
 from everloop.domain.evidence import Growth
 from everloop.domain.reference import MonitoringReference
-from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.spec import ModelSpec
 from tasks.step import step
 from tasks.watch import Watched
@@ -30,7 +30,11 @@ def measure_growth(
     served = labelled + sum(found.performance.labelled for found in earlier if _is_new(found, facts))
     new = max(served if spec.data.include_served else 0, (source.labelled or 0) - (facts.source_rows or 0), 0)
     # a source that takes in what was served would be counted twice: the larger of the two is what is new
-    return Growth(labelled_rows=facts.labelled_rows + new, at_last_training=max([facts.labelled_rows, *tried]))
+    return Growth(
+        labelled_rows=facts.labelled_rows + new,
+        at_last_training=max([facts.labelled_rows, *tried]),
+        fitted_rows=watched.manifest.rows,
+    )
 
 
 def _is_new(decision: RetrainingDecision, facts: MonitoringReference) -> bool:

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from everloop.domain.decay import DecayReport, slow_decay
+from everloop.domain.decision import RetrainingDecision
 from everloop.domain.estimate import EstimatedPerformance, estimate_performance
 from everloop.domain.manifest import Manifest
 from everloop.domain.metrics import LossSummary, Predictions, row_losses
 from everloop.domain.performance import PerformanceReport, score_window
 from everloop.domain.ranking import RankReport, rank_quality
-from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.schema import canonical_category
 from everloop.domain.spec import ModelSpec
 from tasks.step import step

@@ -16,6 +16,7 @@ from everloop.adapters.onnx_export import export_onnx
 from everloop.adapters.onnx_runtime import OnnxModel
 from everloop.domain.batch import Batch
 from everloop.domain.configuration import Configuration
+from everloop.domain.decision import Action, RetrainingDecision, decision_id
 from everloop.domain.drift import DriftReport
 from everloop.domain.frames import batch_of, conform, derive_schema, frame_of
 from everloop.domain.manifest import Manifest, RecordedRequest
@@ -23,7 +24,6 @@ from everloop.domain.metrics import Predictions, row_losses, summarize
 from everloop.domain.parity import compare_answers, not_exported
 from everloop.domain.performance import PerformanceReport
 from everloop.domain.pipelines import build_pipeline, predict, predict_conformed
-from everloop.domain.retraining import Action, RetrainingDecision, decision_id
 from everloop.domain.schema import RowSchema
 from everloop.domain.spec import Kind, ModelSpec
 from everloop.domain.windows import Window

@@ -16,8 +16,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from everloop.domain.decision import RetrainingDecision
 from everloop.domain.errors import DecisionTaken, EverloopError
-from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.windows import Window
 
 log = logging.getLogger("everloop.decisions")

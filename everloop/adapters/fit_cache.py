@@ -3,9 +3,9 @@
     <home>/replay/<model>/<digest>/search-<key>.json                      the configuration that a search chose
     <home>/replay/<model>/<digest>/<configuration>/<first>-<last>-<since>-<upto>.npz    losses and answers of one fit
 
-The digest is over the rows, everything of the spec that a fit depends on, and the versions of the tools that fit. A file is written beside its
-place and renamed into it: it is complete or it is not there, whatever is killed when. A file that cannot be read is fitted
-again.
+The digest is over the rows, everything of the spec that a fit depends on, and the versions of the tools that fit. A file is
+written beside its place and renamed into it: it is complete or it is not there, whatever is killed when. One that cannot be
+read is made again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from types import TracebackType
 import numpy as np
 import pandas as pd
 from pydantic import ValidationError
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from everloop.domain.configuration import Configuration
 from everloop.domain.replay_fits import FitRequest, Fitted, Subject, fit_request
@@ -146,7 +146,7 @@ class FitCache:
 
 
 def _receive(subject: Subject) -> None:
-    global _subject  # noqa: PLW0603
+    global _subject
     _subject = subject
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
-from everloop.domain.retraining import RetrainingDecision
+from everloop.domain.decision import RetrainingDecision
 
 DEGRADED, ALERT = "everloop.model.degraded", "everloop.model.alert"
 WATCHED = "everloop.model.watched"  # a monitor run ended; automations.py alerts when it stays away

@@ -19,12 +19,12 @@ from mlflow.models import infer_signature
 from everloop.adapters.model_files import MANIFEST_FILE, ONNX_FILE
 from everloop.adapters.reference_files import FOLDER, Reference, save_reference
 from everloop.adapters.registry import MONITORING, Registry, Version
+from everloop.domain.decision import RetrainingDecision
 from everloop.domain.frames import conform
 from everloop.domain.gates import GateVerdict
 from everloop.domain.manifest import Manifest
 from everloop.domain.parity import ParityReport
 from everloop.domain.pipelines import TRUSTED_TYPES
-from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.search import SearchResult
 from everloop.domain.spec import ModelSpec
 

@@ -14,15 +14,16 @@ from everloop.domain.usage import UsageReport
 
 
 class Growth(Frozen):
-    """Labelled rows that exist now, and how many there were when the model was last trained."""
+    """Labelled rows that exist now, how many there were at the last training, and how many the champion was fitted on."""
 
     labelled_rows: int
     at_last_training: int
+    fitted_rows: int
 
     @property
     def share(self) -> float:
-        """By how much the labelled rows have grown, 0.25 for a quarter."""
-        return self.labelled_rows / self.at_last_training - 1 if self.at_last_training else 0.0
+        """The labelled rows that are new since the last training, as a share of those that the champion was fitted on."""
+        return (self.labelled_rows - self.at_last_training) / self.fitted_rows if self.fitted_rows else 0.0
 
 
 class SliceEvidence(Frozen):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from everloop.domain.autocorrelation import autocorrelation_time
 from everloop.domain.schema import canonical_category
 from everloop.domain.spec import MetricName, Scalar
 from everloop.domain.spec_values import Frozen
@@ -24,11 +25,22 @@ class Predictions:
 
 
 class LossSummary(Frozen):
-    """Count, mean and standard deviation (ddof 1) of per-row losses."""
+    """Count, mean and standard deviation (ddof 1) of per-row losses; n of them are worth n / design_effect independent ones."""
 
     n: int
     mean: float
     std: float
+    design_effect: float = 1.0
+
+    @property
+    def effective_n(self) -> float:
+        """How many independent losses would tell as much, at least 1."""
+        return max(self.n / self.design_effect, 1.0)
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the mean."""
+        return self.std / float(np.sqrt(self.effective_n))
 
 
 def row_losses(metric: MetricName, actual: Sequence[object] | np.ndarray, predicted: Predictions) -> np.ndarray:
@@ -54,8 +66,13 @@ def score(metric: MetricName, losses: np.ndarray) -> float:
 
 
 def summarize(losses: np.ndarray) -> LossSummary:
-    """Count, mean and spread of `losses`, of which there must be at least two."""
-    return LossSummary(n=len(losses), mean=float(np.mean(losses)), std=float(np.std(losses, ddof=1)))
+    """Count, mean, spread and dependence of `losses` in time order, of which there must be at least two."""
+    return LossSummary(
+        n=len(losses),
+        mean=float(np.mean(losses)),
+        std=float(np.std(losses, ddof=1)),
+        design_effect=autocorrelation_time(losses),
+    )
 
 
 def trivial_predictions(metric: MetricName, known: np.ndarray, rows: int, classes: tuple[Scalar, ...]) -> Predictions:

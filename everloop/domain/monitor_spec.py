@@ -78,9 +78,10 @@ class MonitorSpec(Table):
     on_drift: Reaction = Field("alert", description="What standing drift leads to.")
     on_degradation: Reaction = Field("retrain", description="What a standing rise of the loss leads to.")
     on_growth: float = Field(
-        0.25,
+        0.5,
         ge=0,
-        description="Retrain when the labelled rows have grown by this share since the last training; 0: never.",
+        description="Retrain when the labelled rows since the last training are this share of those that the champion was "
+        "fitted on; 0: never.",
     )
     max_loss_increase: float = Field(
         0.1, ge=0, description="Share by which the loss may exceed the champion's validated one before it counts."
@@ -94,10 +95,11 @@ class MonitorSpec(Table):
     )
     budget_per_day: int = Field(4, ge=1, le=1000, description="Retrainings decided within 24 hours of event time.")
     max_rejections: int = Field(
-        3,
+        5,
         ge=1,
         le=100,
-        description="After so many rejected challengers in a row nothing is retrained until a person says so.",
+        description="After so many rejected challengers in a row nothing is retrained until a person says so. Before that, each "
+        "waits for twice as many new labelled rows as the one before, the first for `min_rows`.",
     )
 
     @property

@@ -12,11 +12,14 @@ from everloop.domain.monitor_spec import MonitorSpec
 from everloop.domain.spec import MetricName
 from everloop.domain.spec_values import Frozen
 
-ALPHA = 0.005
+LOSS_SHARE = 0.3  # of the false alarms that the spec allows; drift and slow decay have the rest
 
 
 class PerformanceReport(Frozen):
-    """What the labels of a window say about the champion."""
+    """What the labels of a window say about the champion.
+
+    `low` to `high` is the 95 % interval of the window's metric; means and standard errors are those of the per-row loss.
+    """
 
     verdict: Literal["degraded", "ok", "undetermined"]
     reason_code: Literal["loss_rose", "loss_within_margin", "labels_missing", "too_few_rows", "loss_undefined"]
@@ -27,6 +30,13 @@ class PerformanceReport(Frozen):
     baseline: float | None = None
     increase: float | None = None
     p_value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    loss_mean: float | None = None
+    loss_se: float | None = None
+    baseline_mean: float | None = None
+    baseline_se: float | None = None
+    lag_seconds: float | None = None
 
     @property
     def coverage(self) -> float:
@@ -35,35 +45,26 @@ class PerformanceReport(Frozen):
 
 
 def score_window(
-    losses: np.ndarray, baseline: LossSummary, *, rows: int, metric: MetricName, policy: MonitorSpec
+    losses: np.ndarray,
+    baseline: LossSummary,
+    *,
+    rows: int,
+    metric: MetricName,
+    policy: MonitorSpec,
+    lag_seconds: float | None = None,
 ) -> PerformanceReport:
-    """Whether the losses (labelled,) of a window of `rows` rows stand above the champion's `baseline`.
+    """Whether the losses (labelled,), in time order, of a window of `rows` rows stand above the champion's `baseline`.
 
-    Degraded: a one-sided Welch test (Welch 1947) is significant at 0.005 and the mean rose by more than
-    `max_loss_increase`. Too few rows or labels: undetermined.
+    Degraded: a one-sided Welch test (Welch 1947) with effective sample sizes is significant at 0.3 of the policy's false
+    alarms and the mean rose by more than `max_loss_increase`. Too few rows or labels: undetermined.
     """
-    labelled = len(losses)
-    if rows < policy.min_rows:
-        reason = f"{rows:,} rows of the champion in the window, {policy.min_rows:,} are required"
-        return PerformanceReport(
-            verdict="undetermined", reason_code="too_few_rows", reason=reason, rows=rows, labelled=labelled
-        )
-    if labelled < policy.min_label_coverage * rows or labelled < 2:
-        reason = (
-            f"{labelled / rows:.0%} of the window's labels have arrived, {policy.min_label_coverage:.0%} are required"
-        )
-        return PerformanceReport(
-            verdict="undetermined", reason_code="labels_missing", reason=reason, rows=rows, labelled=labelled
-        )
-    if not np.isfinite(losses).all():
-        reason = f"the loss of {int((~np.isfinite(losses)).sum()):,} of {labelled:,} labelled rows is no finite number"
-        return PerformanceReport(
-            verdict="degraded", reason_code="loss_undefined", reason=reason, rows=rows, labelled=labelled
-        )
-    found = summarize(losses)
+    if (untested := _without_test(losses, rows, policy)) is not None:
+        return untested.model_copy(update={"lag_seconds": lag_seconds})
+    found = _as_dependent(summarize(losses), baseline)
     increase = found.mean / baseline.mean - 1 if baseline.mean > 0 else float(found.mean > 0)
-    p_value = _welch(found, baseline)
-    degraded = p_value < ALPHA and increase > policy.max_loss_increase
+    p_value = welch(found, baseline)
+    degraded = p_value < LOSS_SHARE * policy.false_alarms and increase > policy.max_loss_increase
+    low, high = interval_of(metric, found)
     return PerformanceReport(
         verdict="degraded" if degraded else "ok",
         reason_code="loss_rose" if degraded else "loss_within_margin",
@@ -72,18 +73,65 @@ def score_window(
             f"(allowed {policy.max_loss_increase:+.0%}), p = {p_value:.2g}"
         ),
         rows=rows,
-        labelled=labelled,
+        labelled=len(losses),
         metric=score(metric, losses),
         baseline=float(np.sqrt(baseline.mean)) if metric == "rmse" else baseline.mean,
         increase=increase,
         p_value=p_value,
+        low=low,
+        high=high,
+        loss_mean=found.mean,
+        loss_se=found.standard_error,
+        baseline_mean=baseline.mean,
+        baseline_se=baseline.standard_error,
+        lag_seconds=lag_seconds,
     )
 
 
-def _welch(found: LossSummary, baseline: LossSummary) -> float:
+def welch(found: LossSummary, baseline: LossSummary) -> float:
+    """The one-sided p-value of Welch's test (1947) that `found` is not above `baseline`, n / φ rows each."""
     if found.std == 0 and baseline.std == 0:
         return 0.0 if found.mean > baseline.mean else 1.0
     test = stats.ttest_ind_from_stats(
-        found.mean, found.std, found.n, baseline.mean, baseline.std, baseline.n, equal_var=False, alternative="greater"
+        found.mean,
+        found.std,
+        max(found.effective_n, 2.0),
+        baseline.mean,
+        baseline.std,
+        max(baseline.effective_n, 2.0),
+        equal_var=False,
+        alternative="greater",
     )
     return float(test.pvalue)
+
+
+def interval_of(metric: MetricName, found: LossSummary) -> tuple[float, float]:
+    """The 95 % interval of the metric by Student's t over the effective rows; of rmse, the root of that of its squares."""
+    half = float(stats.t.ppf(0.975, max(found.effective_n - 1, 1.0))) * found.standard_error
+    low, high = max(found.mean - half, 0.0), found.mean + half
+    return (float(np.sqrt(low)), float(np.sqrt(high))) if metric == "rmse" else (low, high)
+
+
+def _as_dependent(found: LossSummary, baseline: LossSummary) -> LossSummary:
+    """`found` with the larger of both design effects: a short window hardly shows how its rows depend on each other."""
+    design_effect = max(found.design_effect, baseline.design_effect)
+    return found.model_copy(update={"design_effect": design_effect})
+
+
+def _without_test(losses: np.ndarray, rows: int, policy: MonitorSpec) -> PerformanceReport | None:
+    """The report on losses that cannot be tested, None if they can."""
+    labelled = len(losses)
+    verdict: Literal["degraded", "undetermined"] = "undetermined"
+    code: Literal["too_few_rows", "labels_missing", "loss_undefined"]
+    if rows < policy.min_rows:
+        code = "too_few_rows"
+        reason = f"{rows:,} rows of the champion in the window, {policy.min_rows:,} are required"
+    elif labelled < policy.min_label_coverage * rows or labelled < 2:
+        code, required = "labels_missing", policy.min_label_coverage
+        reason = f"{labelled / rows:.0%} of the window's labels have arrived, {required:.0%} are required"
+    elif not np.isfinite(losses).all():
+        verdict, code = "degraded", "loss_undefined"
+        reason = f"the loss of {int((~np.isfinite(losses)).sum()):,} of {labelled:,} labelled rows is no finite number"
+    else:
+        return None
+    return PerformanceReport(verdict=verdict, reason_code=code, reason=reason, rows=rows, labelled=labelled)

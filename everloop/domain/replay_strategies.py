@@ -68,11 +68,11 @@ def _turns(timeline: Timeline) -> list[tuple[int, int, int]]:
     """Known rows of each retraining, and the windows that its model answers: from one up to another, not included."""
     count = len(timeline.stretches)
     starts = [
-        index for index in range(1, count) if timeline.known[index - 1] > max(timeline.initial, *timeline.known[: index - 1], 0)
+        index
+        for index in range(1, count)
+        if timeline.known[index - 1] > max(timeline.initial, *timeline.known[: index - 1], 0)
     ]
-    return [
-        (timeline.known[start - 1], start, end) for start, end in zip(starts, [*starts[1:], count], strict=True)
-    ]
+    return [(timeline.known[start - 1], start, end) for start, end in zip(starts, [*starts[1:], count], strict=True)]
 
 
 def _request(timeline: Timeline, known: int, upto: int, history: Literal["all", "recent"]) -> FitRequest:

@@ -6,6 +6,7 @@ Without a time column the rows' order is the time, and a window counts as a day.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,9 @@ class ReplayPlan(Frozen):
         if self.window_rows is not None and self.window_span is not None:
             raise ValueError("windows are cut by rows or by a span of time, both were given; leave one out")
         if isinstance(self.label_delay, int) and self.label_delay < 0:
-            raise ValueError(f"the label delay is {self.label_delay} windows; write 0 or more, or a duration such as 7d")
+            raise ValueError(
+                f"the label delay is {self.label_delay} windows; write 0 or more, or a duration such as 7d"
+            )
         return self
 
 
@@ -89,7 +92,7 @@ def lay_out(frame: pd.DataFrame, time: str | None, plan: ReplayPlan) -> Timeline
     moments = _moments(frame, time, bounds)
     stretches = tuple(
         Stretch(index, _window(moments, first, last, time, plan), first, last)
-        for index, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False))
+        for index, (first, last) in enumerate(pairwise(bounds))
     )
     known = tuple(max(initial, count) for count in _known(stretches, moments, plan.label_delay))
     return Timeline(bounds[-1], initial, max(1, recent), stretches, known)

@@ -15,7 +15,7 @@ from everloop.domain.gates import HoldoutScores, Verdict, judge
 from everloop.domain.metrics import LossSummary, row_losses, score, summarize, trivial_predictions
 from everloop.domain.replay_fits import FitRequest, Fits, Fitted, Subject
 from everloop.domain.schema import canonical_category
-from everloop.domain.splits import within_history
+from everloop.domain.splits import Split, split_by_time, within_history
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Trainer:
 
     def __init__(self, subject: Subject, fits: Fits) -> None:
         self._subject, self._fits, self._rows = subject, fits, len(subject.rows)
-        self._challenges: dict[tuple[int, FitRequest | None], Challenge] = {}
+        self._challenges: dict[tuple[int, FitRequest, str], Challenge] = {}
 
     @property
     def subject(self) -> Subject:
@@ -59,7 +59,7 @@ class Trainer:
         Raises:
             NotEnoughData: the `known` rows are too few for a holdout, or nothing can be learnt from them.
         """
-        before = self._before_holdout(known)
+        before = known - len(self._split(known).holdout)
         fitted = self._final(self._subject.configuration.history, before)
         if fitted.failure is not None:
             raise NotEnoughData(
@@ -68,48 +68,41 @@ class Trainer:
         losses = fitted.losses_of(before, known)
         return Trained(fitted, self._subject.configuration.history, summarize(losses))
 
-    def challenge(self, known: int, champion: Trained) -> Challenge:
-        """The challenger trained on the first `known` rows, judged against `champion` on the newest of them."""
-        question = (known, champion.fitted.request)
+    def challenge(self, known: int, champion: Trained, version: str = "1") -> Challenge:
+        """The challenger trained on the first `known` rows, judged against `champion`, which is `version`, on the newest of them."""
+        question = (known, champion.fitted.request, version)
         if question not in self._challenges:
-            self._challenges[question] = self._challenge(known, champion)
+            self._challenges[question] = self._challenge(known, champion, version)
         return self._challenges[question]
 
-    def _challenge(self, known: int, champion: Trained) -> Challenge:
-        before = self._before_holdout(known)
-        history, compared = self._choose_history(before)
+    def _challenge(self, known: int, champion: Trained, version: str) -> Challenge:
+        split = self._split(known)
+        before = known - len(split.holdout)
+        history, compared = self._choose_history(split)
         fitted = self._final(history, before)
         fits = [*compared, fitted]
         cost = sum(fit.rows for fit in fits), sum(fit.seconds for fit in fits)
         if fitted.failure is not None:
             return Challenge(None, "fail", f"it could not be fitted: {fitted.failure}", *cost)
         model = Trained(fitted, history, summarize(fitted.losses_of(before, known)))
-        verdict = judge(self._scores(model, champion, before, known), self._subject.spec.gates)
+        verdict = judge(self._scores(model, champion, before, known, version), self._subject.spec.gates)
         return Challenge(model, verdict.verdict, "; ".join(verdict.reasons), *cost)
 
-    def _before_holdout(self, known: int) -> int:
-        holdout = self._subject.spec.gates.holdout_rows
-        if known < 2 * holdout:
-            raise NotEnoughData(
-                f"{known:,} labelled rows, {holdout:,} of them for the holdout, leave {max(known - holdout, 0):,} to train on; at "
-                f"least {holdout:,} are required: begin with a larger initial share or lower gates.holdout_rows"
-            )
-        return known - holdout
+    def _split(self, known: int) -> Split:
+        return split_by_time(self._subject.rows.iloc[:known], self._subject.spec)
 
-    def _choose_history(self, before: int) -> tuple[str, list[Fitted]]:
-        """The history that does best on the newest of the rows before the holdout, and the fits that were compared."""
+    def _choose_history(self, split: Split) -> tuple[str, list[Fitted]]:
+        """The history that does best on the validation rows of `split`, and the fits that were compared."""
         spec = self._subject.spec
         if len(spec.data.histories) == 1:
             return spec.data.histories[0], []
-        cut = before - max(1, round(before * spec.search.validation_share))
+        cut, before = len(split.train), len(split.train) + len(split.validation)
         requests = [
             FitRequest(first=self._begin(history, cut), last=cut, upto=before, since=cut)
             for history in spec.data.histories
         ]
         fits = self._fits(requests)
-        found = [
-            np.inf if fit.failure else score(spec.gates.metric, fit.losses_of(cut, before)) for fit in fits
-        ]
+        found = [np.inf if fit.failure else score(spec.gates.metric, fit.losses_of(cut, before)) for fit in fits]
         return spec.data.histories[int(np.argmin(found))], fits
 
     def _final(self, history: str, before: int) -> Fitted:
@@ -121,7 +114,7 @@ class Trainer:
         rows = self._subject.rows.iloc[:last]
         return last - len(within_history(rows, history, self._subject.spec.time))
 
-    def _scores(self, model: Trained, champion: Trained, before: int, known: int) -> HoldoutScores:
+    def _scores(self, model: Trained, champion: Trained, before: int, known: int, version: str) -> HoldoutScores:
         """The losses of both and of a trivial model on the holdout; rows that the champion learnt from are not fresh."""
         subject, learnt = self._subject, model.fitted.request
         gates, target = subject.spec.gates, subject.rows[subject.spec.target]
@@ -136,6 +129,6 @@ class Trainer:
             baseline=row_losses(metric, target.iloc[before:known].to_numpy(), trivial),
             champion=of_champion,
             fresh=fresh,
-            champion_version="before",
+            champion_version=version,
             slices={name: np.array([canonical_category(v) for v in holdout[name]]) for name in gates.slices},
         )

@@ -188,7 +188,10 @@ class Search(Table):
         description="How many configurations are tried; every candidate at least once on every history.",
     )
     validation_share: float = Field(
-        0.15, gt=0, lt=0.5, description="Newest share of the training rows on which configurations are compared."
+        0.15,
+        gt=0,
+        lt=0.5,
+        description="Newest share of the training rows on which configurations are compared; at most gates.holdout_rows.",
     )
     seed: int = Field(0, ge=0, description="Makes a search repeatable.")
     candidates: tuple[Candidate, ...] = Field(min_length=1, description="The estimators to choose among.")
@@ -206,7 +209,7 @@ class Gates(Table):
     )
     confidence: float = Field(0.95, ge=0.5, lt=1, description="Of the one-sided paired bootstrap interval.")
     holdout_rows: int = Field(
-        500,
+        300,
         ge=20,
         description="The newest labelled rows, kept from training; champion and challenger are judged on them.",
     )

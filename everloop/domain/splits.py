@@ -40,7 +40,8 @@ def split_by_time(frame: pd.DataFrame, spec: ModelSpec) -> Split:
             f"{len(frame):,} labelled rows, {spec.gates.holdout_rows:,} of them for the holdout, leave {max(len(known), 0):,} to train on; "
             f"at least {spec.gates.holdout_rows:,} are required: bring more data or lower gates.holdout_rows"
         )
-    cut = len(known) - max(1, round(len(known) * spec.search.validation_share))
+    # no more rows than the holdout has: after a change, what is older says which history was best before it
+    cut = len(known) - max(1, min(round(len(known) * spec.search.validation_share), spec.gates.holdout_rows))
     return Split(train=known.iloc[:cut], validation=known.iloc[cut:], holdout=frame.iloc[-spec.gates.holdout_rows :])
 
 

@@ -19,6 +19,7 @@ from everloop.adapters.window_report.page import write_window_report
 from everloop.adapters.window_report.timeline import WindowPoint, plot_over_time
 from everloop.adapters.window_report.words import reason_in_words
 from everloop.domain.checks import Finding
+from everloop.domain.decision import RetrainingDecision
 from everloop.domain.drift import compare_profiles
 from everloop.domain.estimate import EstimatedPerformance
 from everloop.domain.evidence import SliceEvidence
@@ -26,7 +27,6 @@ from everloop.domain.frames import derive_schema
 from everloop.domain.monitor_spec import MonitorSpec
 from everloop.domain.performance import PerformanceReport
 from everloop.domain.quality import QualityReport
-from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.summaries import ProfileSummary
 from tests.domain.examples import categories, numbers
 from tests.factories import make_decision, make_rows, make_spec

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from everloop.domain.decision import RetrainingDecision
 from everloop.domain.drift import DriftReport, DriftTest
 from everloop.domain.evidence import Evidence
 from everloop.domain.monitor_spec import MonitorSpec
 from everloop.domain.performance import PerformanceReport
-from everloop.domain.retraining import RetrainingDecision, decide
+from everloop.domain.retraining import decide
 from everloop.domain.spec import ModelSpec
 from everloop.domain.summaries import ColumnSummary
 from everloop.domain.windows import Window

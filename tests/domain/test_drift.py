@@ -5,7 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from everloop.domain.drift import FAMILY_ALPHA, FLOORS, DriftReport, compare_profiles
+from everloop.domain.calibration import DRIFT_SHARE, FLOORS, Calibration, SignalCalibration
+from everloop.domain.drift import DriftReport, DriftTest, compare_profiles, drift_score
+from everloop.domain.spec import PREDICTION
 from everloop.domain.summaries import ColumnSummary, ProfileSummary
 from tests.domain.examples import categories, numbers
 
@@ -121,9 +123,11 @@ def test_all_tests_of_a_window_share_one_alpha() -> None:
     grid = numbers(np.arange(100))
     profile = ProfileSummary(100, {"x": grid, "y": grid, "c": categories("ab" * 50)})
     report = compare_profiles(profile, profile, min_rows=20)
-    assert len(report.tests) == 2 + 2 + 3
-    assert report.alpha == pytest.approx(FAMILY_ALPHA / 7)
-    assert report.reason == "0 of 3 columns drifted (7 tests, alpha 1.4e-03 each)"
+    assert len(report.tests) == 3 + 3 + 3
+    assert report.alpha == pytest.approx(DRIFT_SHARE * 0.01 / 9)
+    assert report.reason == "0 of 3 columns drifted (9 tests, alpha 6.7e-04 each); not calibrated on the reference"
+    strict = compare_profiles(profile, profile, min_rows=20, false_alarms=0.001)
+    assert strict.alpha == pytest.approx(report.alpha / 10)
     assert {test.signal: test.floor for test in report.tests} == FLOORS
 
 
@@ -142,4 +146,76 @@ def test_drifted_columns_are_named_once_and_strongest_first() -> None:
     window = {"calm": numbers(grid), "some": numbers(holes), "most": numbers(grid + 2000)}
     report = compare_profiles(ProfileSummary(1000, reference), ProfileSummary(1000, window), min_rows=20)
     assert (report.verdict, report.drifted) == ("drift", ("most", "some"))
-    assert report.reason.startswith("2 of 3 columns drifted (6 tests, alpha 1.7e-03 each)")
+    assert report.reason.startswith("2 of 3 columns drifted (9 tests, alpha 6.7e-04 each)")
+
+
+def infinities(count: int) -> ColumnSummary:
+    grid = numbers(np.arange(500.0))
+    return ColumnSummary(n=500 + count, nulls=0, infinite=count, cdf=grid.cdf, support=grid.support)
+
+
+def test_infinities_that_rise_are_drift_of_their_own() -> None:
+    assert drifted_signals(compare(infinities(0), infinities(10))) == ["infinite"]
+    assert drifted_signals(compare(infinities(10), infinities(10))) == []
+    assert drifted_signals(compare(numbers(np.arange(500)), ColumnSummary(n=300, nulls=0, infinite=300))) == [
+        "infinite"
+    ]
+
+
+def taught(column: str, *, design_effect: float = 1.0, floor: float = 0.05) -> Calibration:
+    entry = SignalCalibration(column=column, signal="distribution", design_effect=design_effect, floor=floor)
+    return Calibration(
+        blocks=20,
+        block_rows=200,
+        false_alarms=0.01,
+        recent=3,
+        persistence_needed=1,
+        alarmed_share=0,
+        reason="calibrated",
+        signals=(entry,),
+    )
+
+
+def test_dependent_rows_count_for_less_and_a_higher_floor_forgives_more() -> None:
+    rng = np.random.default_rng(0)
+    reference = ProfileSummary(5000, {"x": numbers(rng.normal(0, 1, 5000))})
+    window = ProfileSummary(400, {"x": numbers(rng.normal(0.4, 1, 400))})
+
+    def shift(calibration: Calibration | None) -> DriftTest:
+        report = compare_profiles(reference, window, min_rows=20, calibration=calibration)
+        assert report.calibrated is (calibration is not None)
+        return next(test for test in report.tests if test.signal == "distribution")
+
+    plain, dependent, tolerant = shift(None), shift(taught("x", design_effect=10)), shift(taught("x", floor=0.3))
+    assert (plain.is_drift, dependent.is_drift, tolerant.is_drift) == (True, False, False)
+    assert plain.effect == dependent.effect == tolerant.effect
+    assert (dependent.design_effect, dependent.p_value > plain.p_value) == (10, True)
+    assert (tolerant.floor, tolerant.p_value) == (0.3, plain.p_value)
+    assert shift(taught("another", design_effect=10)) == plain
+
+
+def test_the_score_is_the_importance_weighted_mean_of_the_effects_without_the_prediction() -> None:
+    grid = np.arange(1000.0)
+    reference = ProfileSummary(1000, {name: numbers(grid) for name in ("a", "b", PREDICTION)})
+    window = ProfileSummary(1000, {"a": numbers(grid), "b": numbers(grid + 400), PREDICTION: numbers(grid + 9000)})
+    tests = compare_profiles(reference, window, min_rows=20).tests
+    assert compare_profiles(reference, window, min_rows=20).score == pytest.approx(0.2)
+    assert drift_score(tests, {"a": 3, "b": 1}) == pytest.approx(0.1)
+    assert drift_score(tests, {"a": 1, PREDICTION: 5}) == 0
+    assert drift_score(tests, {"gone": 1}) is None
+    assert drift_score(()) is None
+
+
+def test_a_report_stored_before_there_was_calibration_still_loads() -> None:
+    stored = {"column": "x", "signal": "nulls", "statistic": "beta-binomial", "p_value": 1, "effect": 0, "floor": 0.01}
+    report = DriftReport.model_validate(
+        {
+            "verdict": "no drift",
+            "reason": "",
+            "alpha": 0.001,
+            "rows": 200,
+            "reference_rows": 500,
+            "tests": [{**stored, "is_drift": False}],
+        }
+    )
+    assert (report.score, report.calibrated, report.tests[0].design_effect) == (None, False, 1.0)

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from everloop.domain.metrics import Predictions, row_losses, score, summarize, trivial_predictions
+from everloop.domain.metrics import LossSummary, Predictions, row_losses, score, summarize, trivial_predictions
 from everloop.domain.spec import MetricName
 
 RNG = np.random.default_rng(0)
@@ -88,6 +88,20 @@ def test_a_metric_of_probabilities_refuses_predictions_without_them(metric: Metr
 def test_a_summary_is_count_mean_and_sample_deviation() -> None:
     summary = summarize(np.array([1.0, 2.0, 6.0]))
     assert (summary.n, summary.mean, summary.std) == (3, 3.0, pytest.approx(np.sqrt((4 + 1 + 9) / 2)))
+    assert summary.design_effect == 1
+    assert summary.standard_error == pytest.approx(summary.std / np.sqrt(3))
+
+
+def test_losses_that_come_in_runs_tell_less_about_their_mean() -> None:
+    runs = np.repeat(RNG.exponential(1, 100), 9)
+    summary = summarize(runs)
+    assert 6 < summary.design_effect < 14
+    assert summary.effective_n == pytest.approx(900 / summary.design_effect)
+    assert summary.standard_error == pytest.approx(summary.std / np.sqrt(summary.effective_n))
+
+
+def test_a_summary_stored_before_dependence_was_measured_still_loads() -> None:
+    assert LossSummary.model_validate({"n": 9, "mean": 1, "std": 3}).standard_error == 1
 
 
 @pytest.mark.parametrize(("metric", "strategy"), [("mae", "median"), ("rmse", "mean")])

@@ -11,11 +11,12 @@ from scipy import stats
 
 from everloop.domain.metrics import LossSummary, summarize
 from everloop.domain.monitor_spec import MonitorSpec
-from everloop.domain.performance import ALPHA, PerformanceReport, score_window
+from everloop.domain.performance import LOSS_SHARE, PerformanceReport, score_window
 
 POLICY = MonitorSpec(min_rows=100, min_label_coverage=0.8, max_loss_increase=0.1)
+ALPHA = LOSS_SHARE * POLICY.false_alarms
 VALIDATED = np.random.default_rng(0).gamma(4, 0.25, 500)  # losses of a mean near 1
-BASELINE = summarize(VALIDATED)
+BASELINE = summarize(VALIDATED).model_copy(update={"design_effect": 1.0})
 
 
 def judged(
@@ -133,3 +134,80 @@ def test_unchanged_windows_degrade_in_at_most_two_of_a_hundred() -> None:
 
 def test_losses_that_are_no_numbers_are_not_ok() -> None:
     assert judged(np.append(window(9.0), np.nan)).verdict != "ok"
+
+
+def in_runs(mean: float, *, length: int = 20, rows: int = 400, seed: int = 3) -> np.ndarray:
+    """Losses of the baseline's spread that stay the same for `length` rows each, with exactly this mean."""
+    losses = np.repeat(np.random.default_rng(seed).gamma(4, 0.25, rows // length), length)
+    return losses - losses.mean() + mean
+
+
+def test_losses_that_come_in_runs_count_for_as_many_rows_as_there_are_runs() -> None:
+    losses = in_runs(1.2 * BASELINE.mean)
+    report, alone = judged(losses), stats.ttest_ind(losses, VALIDATED, equal_var=False, alternative="greater").pvalue
+    assert alone < ALPHA
+    assert report.p_value is not None
+    assert report.p_value > 100 * alone
+    assert report.verdict == "ok"
+    assert report.loss_se == pytest.approx(losses.std(ddof=1) / sqrt(400 / 20), rel=0.4)
+
+
+def test_a_short_window_borrows_the_dependence_that_the_baseline_showed() -> None:
+    dependent = BASELINE.model_copy(update={"design_effect": 9.0})
+    losses = window(1.2 * BASELINE.mean)
+    alone, borrowed = judged(losses), judged(losses, baseline=dependent)
+    assert borrowed.loss_se == pytest.approx(3 * losses.std(ddof=1) / sqrt(200))
+    assert borrowed.baseline_se == pytest.approx(3 * BASELINE.std / sqrt(500))
+    assert (alone.verdict, borrowed.verdict) == ("degraded", "ok")
+
+
+def test_unchanged_windows_of_dependent_losses_degrade_in_at_most_one_of_a_hundred() -> None:
+    baseline = summarize(in_runs(1.0, rows=4000, seed=9))
+    rng = np.random.default_rng(4)
+    verdicts = [judged(np.repeat(rng.gamma(4, 0.25, 20), 20), baseline=baseline).verdict for _ in range(500)]
+    assert verdicts.count("degraded") <= 5
+
+
+def test_the_interval_is_students_and_that_of_rmse_its_root() -> None:
+    losses = window(2.0, rows=150)
+    low, high = stats.t.interval(0.95, 149, losses.mean(), stats.sem(losses))
+    mae, rmse = judged(losses), judged(losses, metric="rmse")
+    assert (mae.low, mae.high) == (pytest.approx(low), pytest.approx(high))
+    assert (rmse.low, rmse.high) == (pytest.approx(sqrt(low)), pytest.approx(sqrt(high)))
+    assert (mae.loss_mean, mae.baseline_mean) == (pytest.approx(2.0), BASELINE.mean)
+    assert mae.loss_se == pytest.approx(stats.sem(losses))
+
+
+def test_the_interval_holds_the_true_mean_of_dependent_losses_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(5)
+    baseline = summarize(in_runs(1.0, rows=4000, seed=9))
+    reports = [judged(np.repeat(rng.gamma(4, 0.25, 50), 20), baseline=baseline) for _ in range(300)]
+    inside = [
+        report.low <= 1.0 <= report.high for report in reports if report.low is not None and report.high is not None
+    ]
+    assert 0.9 < np.mean(inside) < 0.99
+
+
+def test_the_allowed_false_alarms_set_the_level() -> None:
+    losses = window(1.1 * BASELINE.mean + 0.01, rows=200)
+    verdicts = {
+        rate: judged(losses, policy=POLICY.model_copy(update={"false_alarms": rate})).verdict for rate in (0.001, 0.2)
+    }
+    assert verdicts == {0.001: "ok", 0.2: "degraded"}
+
+
+@pytest.mark.parametrize("rows", [10, 200], ids=["too few", "enough"])
+def test_the_lag_of_the_labels_is_reported_whatever_the_verdict(rows: int) -> None:
+    assert judged(window(1.0, rows=rows), lag_seconds=90.0).lag_seconds == 90.0
+
+
+def test_a_report_stored_before_there_were_intervals_still_loads() -> None:
+    stored = {
+        "verdict": "ok",
+        "reason_code": "loss_within_margin",
+        "reason": "",
+        "rows": 5,
+        "labelled": 5,
+        "metric": 1.0,
+    }
+    assert PerformanceReport.model_validate(stored).loss_se is None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from everloop.domain.retraining import RetrainingDecision
+from everloop.domain.decision import RetrainingDecision
 from tests.domain.examples import PERFORMANCE, a_drift_report, fired, seen, take
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from everloop.domain.retraining import RetrainingDecision
+from everloop.domain.decision import RetrainingDecision
 from everloop.domain.spec_values import parse_duration
 from tests.domain.examples import fired, seen, take
 

@@ -28,16 +28,21 @@ ODD = BROKEN.model_copy(
     ("labelled", "on_growth", "action"), [(1249, 0.25, "none"), (1250, 0.25, "retrain"), (9000, 0, "none")]
 )
 def test_growth_of_the_labelled_rows_retrains_at_once(labelled: int, on_growth: float, action: str) -> None:
-    growth = Growth(labelled_rows=labelled, at_last_training=1000)
+    growth = Growth(labelled_rows=labelled, at_last_training=1000, fitted_rows=1000)
     decision = take(0, ".", seen={"growth": growth}, on_growth=on_growth)
     assert decision.action == action
     if action == "retrain":
         assert decision.reason_codes == ("growth",)
-        assert decision.reason == "1,250 labelled rows, 1,000 at the last training: +25% (on_growth 25%)"
+        assert decision.reason == (
+            "250 labelled rows since the last training are 25% of the 1,000 that the champion was fitted on (on_growth 25%)"
+        )
 
 
-def test_nothing_to_grow_from_is_no_growth() -> None:
-    assert Growth(labelled_rows=500, at_last_training=0).share == 0.0
+def test_growth_is_measured_in_rows_that_the_champion_was_fitted_on() -> None:
+    """A champion on recent history alone is outgrown sooner than one on all of it."""
+    assert Growth(labelled_rows=1200, at_last_training=1000, fitted_rows=1000).share == 0.2
+    assert Growth(labelled_rows=1200, at_last_training=1000, fitted_rows=200).share == 1.0
+    assert Growth(labelled_rows=500, at_last_training=0, fitted_rows=0).share == 0.0
 
 
 def _decay(verdict: str) -> dict[str, Any]:
@@ -109,19 +114,32 @@ def test_irregular_usage_alerts() -> None:
 
 def test_three_rejected_challengers_in_a_row_open_the_breaker_which_asks_for_a_person() -> None:
     rejected = [fired(day, "rejected: no better", released=False) for day in (10, 20, 30)]
-    decision = take(41, "D", earlier=[*rejected, *seen("D")])
+    decision = take(41, "D", earlier=[*rejected, *seen("D")], max_rejections=3)
     assert decision.action == "alert"
     assert decision.reason_codes == ("degradation", "breaker_open")
     assert "3 challengers in a row were rejected, the last with: rejected: no better" in decision.reason
     assert "`everloop resume toy`" in decision.reason
-    assert take(41, "D", earlier=[*rejected[1:], *seen("D")]).action == "retrain"
+    assert take(41, "D", earlier=[*rejected[1:], *seen("D")], max_rejections=3).action == "retrain"
 
 
 @pytest.mark.parametrize("became", [{"released": True}, {"acknowledged_by": "ada"}, {"version": "0"}])
 def test_a_release_a_person_or_another_champion_closes_the_breaker(became: dict[str, Any]) -> None:
     rejected = [fired(day, "rejected", released=False) for day in (10, 20)]
     last = fired(30, "it ended").model_copy(update=became)
-    assert take(41, "D", earlier=[*rejected, last, *seen("D")]).action == "retrain"
+    assert take(41, "D", earlier=[*rejected, last, *seen("D")], max_rejections=3).action == "retrain"
+
+
+@pytest.mark.parametrize(
+    ("rejections", "new", "action"), [(1, 199, "none"), (1, 200, "retrain"), (3, 799, "none"), (3, 800, "retrain")]
+)
+def test_each_rejection_waits_for_twice_as_many_new_rows(rejections: int, new: int, action: str) -> None:
+    def growth(labelled: int) -> Growth:
+        return Growth(labelled_rows=labelled, at_last_training=labelled, fitted_rows=5000)
+
+    rejected = [fired(day, "rejected", released=False, growth=growth(5000)) for day in range(10, 10 + rejections)]
+    decision = take(41, "D", earlier=[*rejected, *seen("D")], seen={"growth": growth(5000 + new)})
+    assert decision.action == action
+    assert ("back_off" in decision.reason_codes) is (action == "none")
 
 
 def test_the_days_budget_holds_back_and_is_there_again_the_day_after() -> None:

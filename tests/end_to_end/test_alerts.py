@@ -32,7 +32,7 @@ from tests.factories import make_decision
 EMITTER = """
 import json, sys
 from everloop.adapters import orchestrator
-from everloop.domain.retraining import RetrainingDecision
+from everloop.domain.decision import RetrainingDecision
 for line in sys.stdin:
     name, words = json.loads(line)
     if name == "emit_decision":

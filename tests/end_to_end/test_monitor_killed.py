@@ -14,7 +14,7 @@ import pytest
 
 from everloop.adapters.decisions import DecisionStore
 from everloop.adapters.registry import CHAMPION, Registry
-from everloop.domain.retraining import RetrainingDecision
+from everloop.domain.decision import RetrainingDecision
 from tests.end_to_end.conftest import MODEL, Loop
 from tests.end_to_end.test_parts_die import wait_until
 

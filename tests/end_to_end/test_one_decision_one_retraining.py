@@ -13,8 +13,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from everloop.adapters.decisions import DecisionStore
 from everloop.adapters.registry import Registry
+from everloop.domain.decision import RetrainingDecision
 from everloop.domain.errors import DecisionTaken
-from everloop.domain.retraining import RetrainingDecision
 from tests.end_to_end.conftest import MODEL, Loop
 from tests.end_to_end.test_parts_die import wait_until
 

@@ -14,7 +14,7 @@ from everloop.adapters.window_report.words import (
     to_the_minute,
     verdict_of,
 )
-from everloop.domain.retraining import RetrainingDecision
+from everloop.domain.decision import RetrainingDecision
 
 _STYLES = {
     **dict.fromkeys(("ok", "no drift"), "good"),

@@ -24,9 +24,9 @@ from everloop.adapters.window_report.words import (
     verdict_of,
     with_code,
 )
+from everloop.domain.decision import RetrainingDecision
 from everloop.domain.drift import DriftTest
 from everloop.domain.monitor_spec import MonitorSpec
-from everloop.domain.retraining import RetrainingDecision
 from everloop.domain.spec import PREDICTION
 from everloop.domain.summaries import ColumnSummary, ProfileSummary
 

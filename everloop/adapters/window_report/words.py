@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from everloop.domain.retraining import RetrainingDecision
+from everloop.domain.decision import RetrainingDecision
 
 _CODES = {
     "nothing_found": "no standing signal",
     "degradation": "the loss rose and stays up",
     "slow_decay": "the loss creeps up",
+    "not_restored": "a retraining did not restore the loss",
+    "not_restored_yet": "a retraining did not restore the loss; waiting for more labelled rows",
     "drift": "inputs have drifted",
     "growth": "many new labelled rows",
     "data_quality": "the data is broken",
@@ -28,6 +30,7 @@ _CODES = {
     "in_flight": "held back: a retraining is not finished",
     "cooldown": "held back: cooldown",
     "budget": "held back: the day's budget is spent",
+    "back_off": "held back: a rejected challenger waits for more labelled rows",
     "breaker_open": "held back: too many challengers were rejected",
 }
 
@@ -35,8 +38,13 @@ _CODES = {
 _SUFFIXES = {"_not_persistent": "in too few windows yet", "_ignored": "which the spec ignores"}
 
 
-SIGNALS = {"distribution": "distribution", "nulls": "missing values", "unseen": "new categories", "infinite": "infinite values"}
-_HELD = {"blocked", "in_flight", "cooldown", "budget", "breaker_open"}
+SIGNALS = {
+    "distribution": "distribution",
+    "nulls": "missing values",
+    "unseen": "new categories",
+    "infinite": "infinite values",
+}
+_HELD = {"blocked", "in_flight", "cooldown", "budget", "back_off", "breaker_open"}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,148 @@
+"""How the shipped retraining policy was chosen: on simulated streams and the keystroke data, never on bike or bank.
+
+    python -m benchmarks.defaults [--json]
+
+Each policy of a grid is replayed on each stream (50 windows after the first 20 % of the rows), for several sizes of the
+holdout. A stream counts as one where retraining pays if retraining every window is better than never retraining by more than
+2 %; there, the share of that gain counts. On all streams the retrainings count. Chosen is the policy with the largest mean
+share of the gain among those that need at most 30 % of the retrainings on every stream; equal within a per cent, the one with
+fewer retrainings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from itertools import product
+from statistics import mean
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.streams import streams
+from everloop.adapters.fit_cache import FitCache, history_folder, remembered_configuration
+from everloop.domain.frames import derive_schema
+from everloop.domain.metrics import score
+from everloop.domain.monitor_spec import MonitorSpec
+from everloop.domain.replay import gain_share
+from everloop.domain.replay_fits import Subject
+from everloop.domain.replay_policy import replay_policy
+from everloop.domain.replay_strategies import always_retrain, never_retrain
+from everloop.domain.replay_timeline import ReplayPlan, lay_out
+from everloop.domain.replay_training import Trainer
+from everloop.domain.search import search_configurations
+from everloop.domain.spec import ModelSpec
+from everloop.domain.splits import split_by_time
+from everloop.settings import settings
+
+MOST_RETRAINS, PAYS = 0.30, 0.02
+HOLDOUTS = (200, 300, 500)
+GRID: dict[str, tuple[Any, ...]] = {
+    "max_loss_increase": (0.05, 0.1, 0.2),
+    "persistence": ("1 of 1", "2 of 3"),
+    "on_growth": (0.0, 0.25, 0.5, 0.75, 1.0),
+}
+
+
+def measure() -> dict[str, dict[str, Any]]:
+    """For each stream what retraining gains and, by holdout and policy, the share of the gain and of the retrainings."""
+    policies = [dict(zip(GRID, values, strict=True)) for values in product(*GRID.values())]
+    return {
+        name: {rows_held: replay_stream(with_holdout(spec, rows_held), rows, policies) for rows_held in HOLDOUTS}
+        for name, spec, rows in streams()
+    }
+
+
+def with_holdout(spec: ModelSpec, rows: int) -> ModelSpec:
+    """`spec` with another holdout; one that sets its own because its rows are few keeps it."""
+    if "holdout_rows" in spec.gates.model_fields_set:
+        return spec
+    return spec.model_copy(update={"gates": spec.gates.model_copy(update={"holdout_rows": rows})})
+
+
+def replay_stream(spec: ModelSpec, rows: pd.DataFrame, policies: list[dict[str, Any]]) -> dict[str, Any]:
+    """What each policy comes to on one stream, beside never and always retraining."""
+    timeline, schema = lay_out(rows, spec.time, ReplayPlan()), derive_schema(rows, spec)
+    folder, first = history_folder(settings().home, spec, rows), rows.iloc[: timeline.initial]
+    configuration = remembered_configuration(
+        folder, spec, timeline.initial, lambda: search_configurations(spec, split_by_time(first, spec), schema).best
+    )
+    subject, metric = Subject(rows, spec, schema, configuration), spec.gates.metric
+    with FitCache(subject, folder) as fits:
+        trainer = Trainer(subject, fits)
+        start = trainer.first(timeline.initial)
+        never = score(metric, never_retrain(timeline, start).losses)
+        runs = [always_retrain(timeline, start, fits, history=history) for history in ("all", "recent")]
+        always = [score(metric, run.losses) for run in runs]
+        outcomes = []
+        for changes in policies:
+            run = replay_policy(timeline, trainer, start, MonitorSpec(**changes))
+            found = score(metric, run.losses)
+            outcomes.append(
+                {
+                    "policy": changes,
+                    "metric": found,
+                    "gain": gain_share(never, always, found),
+                    "retrains": run.retrains / runs[0].retrains,
+                    "rejected": run.rejected,
+                }
+            )
+    return {"never": never, "all": always[0], "recent": always[1], "policies": outcomes}
+
+
+def choose(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a holdout and policy over all streams, the chosen one first."""
+    rows = [
+        row for rows_held in HOLDOUTS for row in _rows({name: by[rows_held] for name, by in found.items()}, rows_held)
+    ]
+    return sorted(
+        rows,
+        key=lambda row: (row["most retrains"] > MOST_RETRAINS, -round(row["mean gain"], 2), row["mean retrains"]),
+    )
+
+
+def _rows(found: dict[str, Any], rows_held: int) -> list[dict[str, Any]]:
+    pays = [
+        name for name, stream in found.items() if min(stream["all"], stream["recent"]) < stream["never"] * (1 - PAYS)
+    ]
+    rows = []
+    for at, outcome in enumerate(next(iter(found.values()))["policies"]):
+        gains = {name: found[name]["policies"][at]["gain"] for name in pays}
+        retrains = {name: stream["policies"][at]["retrains"] for name, stream in found.items()}
+        rows.append(
+            {
+                "holdout_rows": rows_held,
+                **outcome["policy"],
+                "mean gain": mean(gains.values()),
+                "worst gain": min(gains.values()),
+                "mean retrains": mean(retrains.values()),
+                "most retrains": max(retrains.values()),
+                "rejected": sum(stream["policies"][at]["rejected"] for stream in found.values()),
+                **{f"gain: {name}": gain for name, gain in gains.items()},
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Print what each stream has to gain, and the policies, the chosen one first."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    as_json = parser.parse_args().json
+    found = measure()
+    rows = choose(found)
+    if as_json:
+        print(json.dumps({"chosen": rows[0], "policies": rows, "streams": found}, indent=2))
+        return
+    print(f"{'stream':<40}{'never':>9}{'all':>9}{'recent':>9}")
+    for name, by_holdout in found.items():
+        stream = by_holdout[HOLDOUTS[-1]]
+        print(f"{name:<40}{stream['never']:>9.4f}{stream['all']:>9.4f}{stream['recent']:>9.4f}")
+    shown = [key for key in rows[0] if not key.startswith("gain: ")]
+    print("\n" + "  ".join(shown))
+    for row in rows:
+        print("  ".join(f"{row[key]:.3f}" if isinstance(row[key], float) else f"{row[key]}" for key in shown))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""What speaks for doing something about a model, or would if it stood longer: one function a signal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from everloop.domain.decision import Action, RetrainingDecision
+from everloop.domain.drift import DriftReport
+from everloop.domain.evidence import Evidence
+from everloop.domain.monitor_spec import MonitorSpec, Reaction
+from everloop.domain.recovery import find_unrestored
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One thing that speaks for doing something, or a note that it does not yet."""
+
+    code: str
+    asks: Action
+    sentence: str
+
+
+def degradation(evidence: Evidence, recent: Sequence[Evidence], policy: MonitorSpec) -> Iterator[Signal]:
+    performance = evidence.performance
+    if performance.verdict == "degraded":
+        hits = 1 + sum(before.performance.verdict == "degraded" for before in recent)
+        yield _standing("degradation", hits, policy.needed, policy.on_degradation, performance.reason, policy)
+    if evidence.decay is not None and evidence.decay.verdict == "decaying":
+        yield _reaction("slow_decay", policy.on_degradation, f"the loss rises slowly: {evidence.decay.reason}")
+
+
+def drift(evidence: Evidence, recent: Sequence[Evidence], policy: MonitorSpec) -> Iterator[Signal]:
+    """Drift stands when the same test of the same column says so again."""
+    found = _signals(evidence.drift)
+    if not found:
+        return
+    needed = min(max(policy.needed, evidence.drift_persistence), policy.recent)
+    hits = max(1 + sum(signal in _signals(before.drift) for before in recent) for signal in found)
+    yield _standing("drift", hits, needed, policy.on_drift, evidence.drift.reason, policy)
+
+
+def growth(evidence: Evidence, policy: MonitorSpec) -> Iterator[Signal]:
+    growth = evidence.growth
+    if growth is not None and policy.on_growth and growth.share >= policy.on_growth:
+        yield Signal(
+            "growth",
+            "retrain",
+            f"{growth.labelled_rows - growth.at_last_training:,} labelled rows since the last training are "
+            f"{growth.share:.0%} of the {growth.fitted_rows:,} that the champion was fitted on (on_growth {policy.on_growth:.0%})",
+        )
+
+
+def not_restored(
+    evidence: Evidence, earlier: Sequence[RetrainingDecision], policy: MonitorSpec
+) -> Iterator[Signal]:
+    """Retrainings that did not restore the loss are followed by another, each after twice as many new labelled rows."""
+    validated, growth = evidence.performance.baseline_mean, evidence.growth
+    fired = [decision for decision in earlier if decision.is_fired and decision.growth is not None]
+    if validated is None or growth is None or not fired:
+        return
+    unrestored = find_unrestored(validated, earlier, policy=policy)
+    if unrestored is None:
+        return
+    assert fired[-1].growth is not None
+    new, needed = growth.labelled_rows - fired[-1].growth.labelled_rows, policy.min_rows * 2 ** (unrestored.retrainings - 1)
+    state = (
+        f"validated with {validated:.4g}, {unrestored.before:.4g} before the trouble; {new:,} labelled rows since the last "
+        f"retraining"
+    )
+    if new < needed:
+        yield Signal("not_restored_yet", "none", f"the loss is not restored: {state}, {needed:,} are required to try again")
+    else:
+        yield _reaction("not_restored", policy.on_degradation, f"the loss is not restored: {state}")
+
+
+def broken(evidence: Evidence) -> Iterator[Signal]:
+    """Broken data or dependencies ask for a person: training on them would be worse than an old model."""
+    for code, report in (("data_quality", evidence.quality), ("dependencies", evidence.dependencies)):
+        if report is not None and report.verdict in ("fail", "warning"):
+            found = "; ".join(
+                f"{finding.column}: {finding.message}"
+                for finding in report.findings
+                if finding.severity == "error" or report.verdict == "warning"
+            )
+            failed = report.verdict == "fail"
+            yield Signal(code if failed else f"{code}_warning", "alert" if failed else "none", found)
+
+
+def slices(evidence: Evidence, recent: Sequence[Evidence], policy: MonitorSpec) -> Iterator[Signal]:
+    """A slice that stands degraded or drifted asks for a person: a retraining is decided on all rows."""
+    for found in evidence.slices:
+        before = [same for window in recent for same in window.slices if same.name == found.name]
+        if found.performance.verdict == "degraded" and policy.on_degradation != "ignore":
+            hits = 1 + sum(same.performance.verdict == "degraded" for same in before)
+            text = f"{found.name}: {found.performance.reason}"
+            yield _standing("slice_degradation", hits, policy.needed, "alert", text, policy)
+        if (signals := _signals(found.drift)) and policy.on_drift != "ignore":
+            hits = max(1 + sum(signal in _signals(same.drift) for same in before) for signal in signals)
+            yield _standing("slice_drift", hits, policy.needed, "alert", f"{found.name}: {found.drift.reason}", policy)
+
+
+def usage(evidence: Evidence) -> Iterator[Signal]:
+    if evidence.usage is not None and evidence.usage.verdict == "irregular":
+        yield Signal("usage", "alert", "; ".join(spike.sentence for spike in evidence.usage.spikes))
+
+
+def notes(evidence: Evidence) -> Iterator[Signal]:
+    performance = evidence.performance
+    if performance.verdict == "undetermined":
+        yield Signal(performance.reason_code, "none", performance.reason)
+
+
+def _standing(code: str, hits: int, needed: int, asks: Reaction, detail: str, policy: MonitorSpec) -> Signal:
+    if hits < needed:
+        text = f"{code} in {hits} of the last {policy.recent} windows, {needed} are required: {detail}"
+        return Signal(f"{code}_not_persistent", "none", text)
+    return _reaction(code, asks, f"{code} stands in {hits} of the last {policy.recent} windows: {detail}", detail)
+
+
+def _reaction(code: str, asks: Reaction, sentence: str, detail: str | None = None) -> Signal:
+    if asks == "ignore":
+        return Signal(f"{code}_ignored", "none", f"{code} stands and the spec ignores it: {detail or sentence}")
+    return Signal(code, asks, sentence)
+
+
+def _signals(report: DriftReport) -> frozenset[tuple[str, str]]:
+    """The tests that say drift, by column and signal."""
+    return frozenset((test.column, test.signal) for test in report.tests if test.is_drift)
