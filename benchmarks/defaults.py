@@ -36,11 +36,11 @@ from everloop.domain.splits import split_by_time
 from everloop.settings import settings
 
 MOST_RETRAINS, PAYS = 0.30, 0.02
-HOLDOUTS = (200, 300, 500)
+HOLDOUTS = (200, 300)
 GRID: dict[str, tuple[Any, ...]] = {
     "max_loss_increase": (0.05, 0.1, 0.2),
     "persistence": ("1 of 1", "2 of 3"),
-    "on_growth": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "on_growth": (0.25, 0.35, 0.5, 0.75),
 }
 
 

@@ -78,7 +78,7 @@ def is_open(decision: RetrainingDecision, policy: MonitorSpec) -> bool:
         return True
     served = decision.window.last or decision.window.end
     age = datetime.now(UTC).replace(tzinfo=None) - datetime.fromisoformat(served.split("|")[0])
-    waits = decision.performance.labelled < decision.performance.rows or decision.performance.rows == 0
+    waits = decision.performance.labelled < decision.performance.rows
     return not decision.is_fired and waits and age < parse_duration(policy.max_label_delay)
 
 

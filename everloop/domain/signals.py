@@ -22,6 +22,7 @@ class Signal:
 
 
 def degradation(evidence: Evidence, recent: Sequence[Evidence], policy: MonitorSpec) -> Iterator[Signal]:
+    """The loss stands above the validated one in enough windows, or has crept up over many."""
     performance = evidence.performance
     if performance.verdict == "degraded":
         hits = 1 + sum(before.performance.verdict == "degraded" for before in recent)
@@ -41,6 +42,7 @@ def drift(evidence: Evidence, recent: Sequence[Evidence], policy: MonitorSpec) -
 
 
 def growth(evidence: Evidence, policy: MonitorSpec) -> Iterator[Signal]:
+    """There is much more to learn from than at the last training; it needs no persistence."""
     growth = evidence.growth
     if growth is not None and policy.on_growth and growth.share >= policy.on_growth:
         yield Signal(
@@ -51,9 +53,7 @@ def growth(evidence: Evidence, policy: MonitorSpec) -> Iterator[Signal]:
         )
 
 
-def not_restored(
-    evidence: Evidence, earlier: Sequence[RetrainingDecision], policy: MonitorSpec
-) -> Iterator[Signal]:
+def not_restored(evidence: Evidence, earlier: Sequence[RetrainingDecision], policy: MonitorSpec) -> Iterator[Signal]:
     """Retrainings that did not restore the loss are followed by another, each after twice as many new labelled rows."""
     validated, growth = evidence.performance.baseline_mean, evidence.growth
     fired = [decision for decision in earlier if decision.is_fired and decision.growth is not None]
@@ -63,13 +63,18 @@ def not_restored(
     if unrestored is None:
         return
     assert fired[-1].growth is not None
-    new, needed = growth.labelled_rows - fired[-1].growth.labelled_rows, policy.min_rows * 2 ** (unrestored.retrainings - 1)
+    new, needed = (
+        growth.labelled_rows - fired[-1].growth.labelled_rows,
+        policy.min_rows * 2 ** (unrestored.retrainings - 1),
+    )
     state = (
         f"validated with {validated:.4g}, {unrestored.before:.4g} before the trouble; {new:,} labelled rows since the last "
         f"retraining"
     )
     if new < needed:
-        yield Signal("not_restored_yet", "none", f"the loss is not restored: {state}, {needed:,} are required to try again")
+        yield Signal(
+            "not_restored_yet", "none", f"the loss is not restored: {state}, {needed:,} are required to try again"
+        )
     else:
         yield _reaction("not_restored", policy.on_degradation, f"the loss is not restored: {state}")
 
@@ -101,14 +106,19 @@ def slices(evidence: Evidence, recent: Sequence[Evidence], policy: MonitorSpec) 
 
 
 def usage(evidence: Evidence) -> Iterator[Signal]:
+    """An hour was unlike the same hours of earlier days."""
     if evidence.usage is not None and evidence.usage.verdict == "irregular":
         yield Signal("usage", "alert", "; ".join(spike.sentence for spike in evidence.usage.spikes))
 
 
 def notes(evidence: Evidence) -> Iterator[Signal]:
+    """What could not be judged, and that windows were merged."""
     performance = evidence.performance
     if performance.verdict == "undetermined":
         yield Signal(performance.reason_code, "none", performance.reason)
+    if evidence.merged_windows:
+        text = f"the window had too few rows: the {evidence.merged_windows} before it were added"
+        yield Signal("merged", "none", text)
 
 
 def _standing(code: str, hits: int, needed: int, asks: Reaction, detail: str, policy: MonitorSpec) -> Signal:

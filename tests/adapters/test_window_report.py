@@ -387,10 +387,11 @@ def test_reason_codes_are_said_in_words(code: str, words: str) -> None:
 
 
 def test_every_reason_code_of_the_policy_has_its_words() -> None:
-    source = (Path(__file__).parents[2] / "everloop" / "domain" / "retraining.py").read_text()
-    codes = set(re.findall(r'(?:_Signal|_standing|_reaction)\(\s*"(\w+)"', source))
+    domain = Path(__file__).parents[2] / "everloop" / "domain"
+    source = (domain / "signals.py").read_text() + (domain / "holding.py").read_text()
+    codes = set(re.findall(r'(?:Signal|_standing|_reaction)\(\s*"(\w+)"', source))
     codes |= set(re.findall(r'\(\("(\w+)", evidence.quality\), \("(\w+)"', source)[0])
-    assert {"growth", "data_quality", "breaker_open", "slice_drift"} <= codes
+    assert {"growth", "data_quality", "breaker_open", "slice_drift", "not_restored", "back_off"} <= codes
     assert {code for code in codes if reason_in_words(code) == code.replace("_", " ")} == set()
 
 

@@ -134,9 +134,11 @@ def a_performance_report(key: str = ".") -> PerformanceReport:
 
 def seen_of(loss: str = ".", drift: str = ".", **more: Any) -> Evidence:
     """What was seen of a window: `loss` is a key of PERFORMANCE, `drift` one of DRIFT, `more` the other fields."""
-    return Evidence(
-        drift=more.pop("drift_report", a_drift_report(drift)), performance=a_performance_report(loss), **more
+    drifted, scored = (
+        more.pop("drift_report", a_drift_report(drift)),
+        more.pop("performance", a_performance_report(loss)),
     )
+    return Evidence(drift=drifted, performance=scored, **more)
 
 
 def a_window(day: float) -> Window:

@@ -26,6 +26,7 @@ _CODES = {
     "labels_missing": "labels have not arrived",
     "too_few_rows": "too few rows",
     "loss_undefined": "the loss is no number",
+    "merged": "windows were put together",
     "blocked": "held back: what comes in is broken",
     "in_flight": "held back: a retraining is not finished",
     "cooldown": "held back: cooldown",

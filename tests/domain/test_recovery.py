@@ -1,0 +1,84 @@
+"""A retraining that did not restore the loss is followed by another, and not for ever."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from everloop.domain.decision import RetrainingDecision
+from everloop.domain.evidence import Growth
+from everloop.domain.recovery import Unrestored, find_unrestored
+from tests.domain.examples import a_performance_report, policy, take
+
+POLICY = policy(max_loss_increase=0.1)
+
+
+def retrained(day: int, validated: float, code: str = "degradation", **became: Any) -> RetrainingDecision:
+    """A released retraining whose champion at that time had been validated with this loss."""
+    performance = a_performance_report("D").model_copy(update={"baseline_mean": validated})
+    growth = Growth(labelled_rows=1000 + 100 * day, at_last_training=1000, fitted_rows=100_000)
+    changes = {"action": "retrain", "reason_codes": (code,), "outcome": "released", "released": True}
+    return take(day, "D", seen={"growth": growth}).model_copy(update={**changes, "performance": performance, **became})
+
+
+@pytest.mark.parametrize(
+    ("validated", "expected"), [(11.0, None), (11.1, Unrestored(10, 1)), (9.0, None)], ids=["margin", "above", "better"]
+)
+def test_a_champion_validated_above_the_loss_before_the_trouble_has_not_restored_it(
+    validated: float, expected: Unrestored | None
+) -> None:
+    assert find_unrestored(validated, [retrained(10, 10.0)], policy=POLICY) == expected
+
+
+def test_retrainings_that_do_not_help_are_counted_from_the_loss_before_the_first_of_them() -> None:
+    trouble = [retrained(10, 10.0), retrained(12, 30.0, "not_restored"), retrained(15, 25.0, "slow_decay")]
+    assert find_unrestored(20.0, trouble, policy=POLICY) == Unrestored(10.0, 3)
+    assert find_unrestored(10.5, trouble, policy=POLICY) is None
+
+
+def test_a_restored_loss_ends_the_trouble_and_the_next_one_begins_anew() -> None:
+    trouble = [retrained(10, 10.0), retrained(12, 30.0, "not_restored"), retrained(40, 10.2, "degradation")]
+    assert find_unrestored(20.0, trouble, policy=POLICY) == Unrestored(10.2, 1)
+
+
+def test_growth_and_what_was_not_released_are_no_trouble() -> None:
+    assert find_unrestored(99.0, [retrained(10, 10.0, "growth")], policy=POLICY) is None
+    assert find_unrestored(99.0, [retrained(10, 10.0, released=False)], policy=POLICY) is None
+    both = [retrained(10, 10.0), retrained(20, 30.0, "growth")]
+    assert find_unrestored(25.0, both, policy=POLICY) == Unrestored(10.0, 1), "more data did not restore it either"
+
+
+@pytest.mark.parametrize(
+    ("new", "retrainings", "code"),
+    [
+        (199, 1, "not_restored_yet"),
+        (200, 1, "not_restored"),
+        (399, 2, "not_restored_yet"),
+        (400, 2, "not_restored"),
+        (799, 3, "not_restored_yet"),
+        (800, 3, "not_restored"),
+    ],
+)
+def test_each_attempt_waits_for_twice_as_many_new_labelled_rows(new: int, retrainings: int, code: str) -> None:
+    earlier = [retrained(10 + at, 10.0 if at == 0 else 30.0, "degradation") for at in range(retrainings)]
+    last = earlier[-1].growth
+    assert last is not None
+    growth = last.model_copy(update={"labelled_rows": last.labelled_rows + new})
+    decision = take(40, ".", version="2", earlier=earlier, seen={"growth": growth, "performance": _validated(30.0)})
+    assert decision.reason_codes == (code,)
+    assert decision.action == ("retrain" if code == "not_restored" else "none")
+
+
+def test_a_spec_that_only_alerts_on_degradation_alerts_here_too() -> None:
+    earlier = [retrained(10, 10.0)]
+    assert earlier[0].growth is not None
+    growth = earlier[0].growth.model_copy(update={"labelled_rows": 9000})
+    seen = {"growth": growth, "performance": _validated(30.0)}
+    assert take(40, ".", version="2", earlier=earlier, seen=seen, on_degradation="alert").action == "alert"
+    assert take(40, ".", version="2", earlier=earlier, seen=seen, on_degradation="ignore").action == "none"
+
+
+def _validated(loss: float) -> Any:
+    """The report of a calm window of a champion that was validated with this loss."""
+    return a_performance_report(".").model_copy(update={"baseline_mean": loss})
