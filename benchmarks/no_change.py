@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -75,13 +76,16 @@ def _of_season(pool: Pool, season: int, rows: int, rng: np.random.Generator) -> 
 def bike_pool() -> Pool:
     """Hours of 2011 and 2012; seasons are the months of the year, the loss is the absolute error of the demand."""
     raw = pd.read_csv(BIKE)
-    numeric, categorical = ["temp", "hum", "windspeed", "hr", "atemp"], [
-        "weekday",
-        "weathersit",
-        "workingday",
-        "season",
-        "mnth",
-    ]
+    numeric, categorical = (
+        ["temp", "hum", "windspeed", "hr", "atemp"],
+        [
+            "weekday",
+            "weathersit",
+            "workingday",
+            "season",
+            "mnth",
+        ],
+    )
     frame = raw[[*numeric, *categorical, "holiday"]].copy()
     for name in ("temp", "hum", "windspeed", "cnt"):
         for lag in (1, 24, 168):
@@ -94,7 +98,9 @@ def bike_pool() -> Pool:
     frame["chill"] = raw["temp"] * raw["windspeed"]
     frame["felt"] = raw["atemp"] - raw["temp"]
     frame["part_of_day"] = raw["hr"] // 6
-    frame["windy"] = pd.cut(raw["windspeed"], [-1, 0, 0.2, 0.4, 1], labels=["none", "low", "some", "strong"]).astype(str)
+    frame["windy"] = pd.cut(raw["windspeed"], [-1, 0, 0.2, 0.4, 1], labels=["none", "low", "some", "strong"]).astype(
+        str
+    )
     frame["humid"] = pd.cut(raw["hum"], 8, labels=False)
     frame["rush"] = raw["hr"].isin([7, 8, 17, 18]).map({True: "yes", False: "no"})
     run = raw["yr"] * 12 + raw["mnth"] - 1
@@ -107,13 +113,16 @@ def bank_pool() -> Pool:
     raw = pd.read_csv(BANK, sep=";").replace("unknown", None)
     raw.columns = [name.replace(".", "_") for name in raw.columns]
     raw["pdays"] = raw["pdays"].where(raw["pdays"] != 999)
-    numeric, categorical = ["age", "campaign", "previous", "euribor3m", "cons_conf_idx"], [
-        "job",
-        "marital",
-        "education",
-        "contact",
-        "poutcome",
-    ]
+    numeric, categorical = (
+        ["age", "campaign", "previous", "euribor3m", "cons_conf_idx"],
+        [
+            "job",
+            "marital",
+            "education",
+            "contact",
+            "poutcome",
+        ],
+    )
     extra = ["default", "housing", "loan", "month", "day_of_week"]
     frame = raw[[*numeric, *categorical, *extra, "pdays", "emp_var_rate", "cons_price_idx", "nr_employed"]].copy()
     answered = (raw["y"] == "yes").astype(float)
@@ -168,7 +177,7 @@ def _pool(
     values = said.values if said.probabilities is None else said.probabilities[:, -1]
     bounds = np.flatnonzero(np.diff(run[~trains])) + 1
     edges = [0, *bounds.tolist(), len(kept)]
-    stretches = tuple((int(season[~trains][a]), a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))
+    stretches = tuple((int(season[~trains][a]), a, b) for a, b in pairwise(edges))
     return Pool(name, kept, schema, metric, values, losses, stretches)
 
 

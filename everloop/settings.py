@@ -78,6 +78,11 @@ class Settings(BaseSettings):
         return self.mlflow_uri or f"sqlite:///{self.home / 'mlflow.db'}"
 
     @property
+    def artifacts(self) -> Path | None:
+        """Where new experiments keep their artifacts; None: a tracking server of one's own decides."""
+        return None if self.mlflow.startswith(("http://", "https://")) else self.home / "mlartifacts"
+
+    @property
     def database(self) -> str:
         """The decision store's URL in force."""
         return self.database_url or f"sqlite:///{self.home / 'everloop.db'}"

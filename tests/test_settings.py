@@ -241,3 +241,9 @@ def test_a_spec_that_cannot_be_read_is_refused_by_its_file(here: Settings, conte
     (here.models / "bikes" / "model.toml").write_bytes(content)
     with pytest.raises(SpecError, match=message):
         here.spec("bikes")
+
+
+def test_artifacts_lie_at_home_unless_a_tracking_server_keeps_them(tmp_path: Path) -> None:
+    assert Settings(home=tmp_path).artifacts == tmp_path / "mlartifacts"
+    assert Settings(home=tmp_path, mlflow_uri="sqlite:////elsewhere/mlflow.db").artifacts == tmp_path / "mlartifacts"
+    assert Settings(home=tmp_path, mlflow_uri="http://mlflow:5000").artifacts is None
