@@ -194,7 +194,7 @@ def replay_model(
         from everloop.adapters.replay_runs import log_replay
         from tasks.wiring import registry
 
-        log_replay(registry(), report, files, artifacts=None if here.mlflow_uri else here.home / "mlartifacts")
+        log_replay(registry(), report, files, artifacts=here.artifacts)
     if as_json:
         print(json.dumps(report.model_dump(mode="json"), indent=2))  # noqa: T201
     else:

@@ -10,7 +10,7 @@ from prefect import flow
 from everloop.adapters.orchestrator import emit_watched
 from everloop.adapters.registry import Version
 from everloop.adapters.sources import read_times
-from everloop.domain.retraining import RetrainingDecision
+from everloop.domain.decision import RetrainingDecision
 from everloop.domain.spec import ModelSpec
 from everloop.settings import settings
 from tasks.collect import collect

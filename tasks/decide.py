@@ -68,7 +68,7 @@ def publish(
         metric=spec.gates.metric,
         links={"MLflow": f"http://127.0.0.1:{here.mlflow_port}/#/models/{spec.name}/versions/{watched.version.number}"},
     )
-    log_window(registry(), decision, artifacts=None if here.mlflow_uri else here.home / "mlartifacts", page=page)
+    log_window(registry(), decision, artifacts=here.artifacts, page=page)
     show_markdown(
         f"decision-{spec.name}",
         decision_markdown(decision, report_link=page.as_uri()),

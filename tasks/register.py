@@ -53,9 +53,8 @@ def register(
     """The registered version; alias `challenger` if it passed its gates. A refused one is kept too, for the record."""
     here = settings()
     manifest = _manifest(spec, snapshot, data, challenger, evaluation, verdict, exported.parity)
-    artifacts = None if here.mlflow_uri else here.home / "mlartifacts"
     name = f"{end_of(challenger.rows, spec.time)} {reason}"[:120]
-    with TrainingRun(registry(), here.mlflow, spec, artifacts=artifacts, name=name) as run:
+    with TrainingRun(registry(), here.mlflow, spec, artifacts=here.artifacts, name=name) as run:
         run.log(manifest, found, verdict, exported.parity)
         run.log_dataset(snapshot.rows, snapshot.path, snapshot.digest)
         run.log_reference(reference)

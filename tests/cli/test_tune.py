@@ -36,7 +36,7 @@ def a_report(*comparisons: Comparison) -> TuningReport:
         windows_late=20,
         tried=66,
         most_retrains=9,
-        chosen=MonitorSpec(on_growth=0.5),
+        chosen=MonitorSpec(on_growth=0.4),
         early=sides,
         late=sides,
         comparisons=comparisons,
@@ -62,4 +62,4 @@ def test_prints_both_parts_and_a_table_to_paste(capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert "chosen on the first 30 windows with at most 9 retrainings there, reported on the last 20 windows" in out
     snippet = out[out.index("[monitor]") :]
-    assert tomllib.loads(snippet) == {"monitor": {"on_growth": 0.5}}
+    assert tomllib.loads(snippet) == {"monitor": {"on_growth": 0.4}}

@@ -10,7 +10,7 @@ from everloop.domain.replay_variants import as_snippet, default_variants, inline
 
 
 def test_the_default_is_replayed_beside_a_policy_that_decides_otherwise() -> None:
-    assert list(default_variants(MonitorSpec(on_growth=0.5))) == ["spec", "default"]
+    assert list(default_variants(MonitorSpec(on_growth=0.4))) == ["spec", "default"]
 
 
 def test_the_default_is_not_replayed_twice() -> None:
@@ -37,7 +37,7 @@ def test_a_policy_that_is_none_is_refused_with_a_sentence(text: str, message: st
 
 
 def test_a_table_changes_the_shipped_default() -> None:
-    assert table_variant("[monitor]\non_growth = 0.5", origin="p.toml") == MonitorSpec(on_growth=0.5)
+    assert table_variant("[monitor]\non_growth = 0.4", origin="p.toml") == MonitorSpec(on_growth=0.4)
 
 
 @pytest.mark.parametrize(
