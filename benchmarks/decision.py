@@ -92,6 +92,7 @@ def measure(rows: int, windows: int) -> dict[str, Any]:
 
         settings.cache_clear()
         settings().apply()
+        os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"  # before this process imports Prefect
         _draw(SOURCE_ROWS, seed=0).to_parquet(home / "rows.parquet", index=False)
         from cli.stack import Stack
 
@@ -104,7 +105,6 @@ def _run(rows: int, windows: int) -> dict[str, Any]:
     from flows.monitor import monitor
     from tasks.compact import compact
 
-    os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
     spec = settings().spec(MODEL)
     version = _train(spec)
     compactions, decisions, verdicts = [], [], []

@@ -140,8 +140,10 @@ class Story:
     def _start_servers(self, stack: Stack) -> None:
         bar = self._progress.add_task("starting Prefect, worker, MLflow", total=None)
         stack.start()
+        os.environ["PREFECT_LOGGING_LEVEL"] = (
+            "ERROR"  # of this process only, before it imports Prefect: the servers have theirs
+        )
         stack.deploy()
-        os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"  # of this process only: the servers have theirs
         asyncio.run(_pause_schedules())
         self._progress.remove_task(bar)
         self._say("the servers are up, the flows of prefect.yaml are deployed")

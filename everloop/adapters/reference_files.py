@@ -1,6 +1,6 @@
 """The files of a version's reference: its facts, its profile, and the profiles of its slices.
 
-    reference/reference.json   reference/profile.bin   reference/slices/000.bin …
+reference/reference.json   reference/profile.bin   reference/slices/000.bin …
 """
 
 from __future__ import annotations

@@ -36,8 +36,6 @@ SHOWN_WINDOWS, MOST_CARDS, LEAST_CARDS = 30, 12, 6
 _TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
-
-
 @dataclass(frozen=True)
 class Card:
     """One column: its picture and what its tests say, in words."""
