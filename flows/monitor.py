@@ -13,10 +13,10 @@ from everloop.adapters.sources import read_times
 from everloop.domain.decision import RetrainingDecision
 from everloop.domain.spec import ModelSpec
 from everloop.settings import settings
-from tasks.collect import collect
+from tasks.collect import collect, look_back
 from tasks.compact import compact
 from tasks.decide import decide, publish
-from tasks.examine import examine, fill, is_pending
+from tasks.examine import examine, fill, is_pending, is_settled
 from tasks.observe import observe, raise_alarm
 from tasks.sweep import sweep
 from tasks.tidy import tidy
@@ -46,16 +46,20 @@ async def monitor(model: str, at: str | None = None) -> list[RetrainingDecision]
 def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[RetrainingDecision]:
     """The decisions of this run about windows that `champion` answered."""
     compact(spec)
-    watched, known = watch(champion), decisions().history(spec.name)
+    watched, known = watch(champion), look_back(spec, champion.number)
     found = collect(spec, watched, known, at)
     surroundings = observe(spec, watched, found, at)
-    pending = [(window, rows) for window, rows in found.windows if is_pending(window, rows, champion, known, spec)]
-    if not pending:
+    decided = {decision.id: decision for decision in known}
+    pending = [(window, rows) for window, rows in found.windows if is_pending(window, rows, champion, decided, spec)]
+    pending = [(window, rows) for window, rows in pending if not is_settled(spec, window, decided)]
+    newest = found.windows[-1][0].id if found.windows else ""
+    if newest not in [window.id for window, _ in pending]:
         raise_alarm(spec, surroundings)
     made = []
     for window, rows in pending:
         earlier = decisions().history(spec.name, before=window)
-        seen = examine(spec, watched, window, fill(window, rows, found, spec, champion), surroundings, earlier)
+        filled, around = fill(window, rows, found, spec, champion), surroundings if window.id == newest else None
+        seen = examine(spec, watched, window, filled, around, surroundings.source, earlier)
         decision = decide(spec, watched, window, seen.evidence, earlier)
         publish(spec, watched, decision, seen.profile, earlier)
         made.append(decision)

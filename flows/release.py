@@ -16,7 +16,7 @@ from tasks.package import package
 from tasks.promote import promote, take_back
 from tasks.rehearse import rehearse
 from tasks.verify import verify
-from tasks.wiring import registry
+from tasks.wiring import decisions, registry
 
 log = logging.getLogger("everloop.release")
 
@@ -55,4 +55,6 @@ def release_version(spec: ModelSpec, candidate: Version, *, approved_by: str | N
     if verification.status == "refused":
         take_back(candidate, record, verification.detail)
         raise PromotionRefused(f"{candidate.label} is taken back: {verification.detail}")
+    if (decision := candidate.tags.get("decision", "none")) != "none":
+        decisions().mark_released(decision)
     return f"{candidate.label} is champion, approved by {approval.by}: {verification.detail}"

@@ -49,7 +49,8 @@ async def train(model: str, reason: str = "on demand", decision: str | None = No
             passed = version.tags["verdict"] == "pass"
             outcome = release_version(spec, version) if passed else _rejected(version)
             champion = registry().champion(model)
-            claim.finish(outcome, released=champion is not None and champion.number == version.number)
+            released = champion is not None and champion.number == version.number
+            claim.finish(outcome, released=released, rejected=not passed)
             if drawing is not None:
                 drawing.result()
     except DecisionTaken as exc:

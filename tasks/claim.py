@@ -26,10 +26,10 @@ class Claim:
         """True while no other run has taken the decision over."""
         return self._store is None or self._store.renew(str(self._decision), self._by)
 
-    def finish(self, outcome: str, *, released: bool = False) -> None:
+    def finish(self, outcome: str, *, released: bool = False, rejected: bool = False) -> None:
         """Afterwards the decision is finished with `outcome`, if this run still holds it."""
         if self._store is not None and not self._store.finish(
-            str(self._decision), self._by, outcome, released=released
+            str(self._decision), self._by, outcome, released=released, rejected=rejected
         ):
             log.warning("decision %s was taken over by another run; outcome here: %s", self._decision, outcome)
 

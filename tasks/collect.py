@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from everloop.adapters.inference_log import join_labels, read_captured, read_labels
+from everloop.adapters.orchestrator import emit_decision
 from everloop.domain.decision import RetrainingDecision
 from everloop.domain.monitor_spec import MonitorSpec, RowWindow
 from everloop.domain.spec import ModelSpec
@@ -18,6 +19,7 @@ from everloop.domain.windows import Window, anchor_of, cut_windows
 from everloop.settings import settings
 from tasks.step import step
 from tasks.watch import Watched
+from tasks.wiring import decisions
 
 log = logging.getLogger("everloop.collect")
 
@@ -77,15 +79,42 @@ def is_open(decision: RetrainingDecision, policy: MonitorSpec) -> bool:
     if not decision.published:
         return True
     served = decision.window.last or decision.window.end
-    age = datetime.now(UTC).replace(tzinfo=None) - datetime.fromisoformat(served.split("|")[0])
+    age = _now() - datetime.fromisoformat(served.split("|")[0])
     waits = decision.performance.labelled < decision.performance.rows
     return not decision.is_fired and waits and age < parse_duration(policy.max_label_delay)
 
 
+@step
+def look_back(spec: ModelSpec, champion: str) -> Sequence[RetrainingDecision]:
+    """The decisions that labels may still change, and some before them, in the order of capture.
+
+    One about a version that is not live any more is not judged again; was it not said before that, it is said now.
+    """
+    since = _now() - parse_duration(spec.monitor.max_label_delay)
+    known = decisions().served_since(spec.name, since)
+    for decision in known:
+        if not decision.published and decision.version != champion:
+            if decision.action == "alert":
+                emit_decision(decision)
+            decisions().mark_published(decision.id)
+            log.warning("%s was decided and not shown before another version went live", decision.id)
+    return [found if found.version == champion else found.model_copy(update={"published": True}) for found in known]
+
+
 def _open_since(known: Sequence[RetrainingDecision], policy: MonitorSpec) -> str | None:
-    """The day from which rows are needed for span windows: the first one on which a row of an open window was served."""
+    """The day from which rows are needed for span windows: of the first open window, and of as many as small ones need."""
     if not known or isinstance(policy.window, RowWindow):
         return None
-    days = [decision.window.served_from for decision in known if is_open(decision, policy)]
-    days += [decision.window.served_from for decision in known[-policy.recent :]]
-    return None if None in days else min(day for day in days if day)
+    rows, needed = 0, list[RetrainingDecision]()
+    for decision in reversed(known):
+        if rows >= policy.min_rows and len(needed) >= policy.recent:
+            break
+        needed.append(decision)
+        rows += decision.window.rows
+    needed += [decision for decision in known if is_open(decision, policy)]
+    days = [decision.window.served_from for decision in needed]
+    return None if None in days or rows < policy.min_rows else min(day for day in days if day)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)

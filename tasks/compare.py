@@ -51,9 +51,9 @@ def compare_slices(spec: ModelSpec, watched: Watched, windows: Sequence[ProfileS
 
 @step
 def inspect(
-    spec: ModelSpec, watched: Watched, window: ProfileSummary, rows: pd.DataFrame, at: pd.Timestamp
+    spec: ModelSpec, watched: Watched, window: ProfileSummary, rows: pd.DataFrame, at: pd.Timestamp | None
 ) -> QualityReport:
-    """The quality report of the champion's `rows` of one window."""
+    """The quality report of the champion's `rows` of one window; how fresh they are at the moment `at`, if it is given."""
     keys = rows["key"].dropna()
     report = judge_quality(
         watched.profile,
@@ -61,7 +61,7 @@ def inspect(
         watched.manifest.row_schema,
         duplicates=int(keys.duplicated().sum()),
         newest=rows["event_time"].max().to_pydatetime() if len(rows) and spec.time else None,
-        at=at.to_pydatetime(),
+        at=at.to_pydatetime() if at is not None else None,
         max_age=parse_duration(spec.monitor.max_age) if spec.monitor.max_age else None,
     )
     log.info("quality: %s", report.reason)

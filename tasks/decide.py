@@ -10,7 +10,7 @@ from everloop.adapters.orchestrator import emit_decision, show_markdown
 from everloop.adapters.tracking import log_window
 from everloop.adapters.window_report.facts import decision_markdown
 from everloop.adapters.window_report.page import write_window_report
-from everloop.domain.decision import RetrainingDecision
+from everloop.domain.decision import RetrainingDecision, decision_id
 from everloop.domain.evidence import Evidence
 from everloop.domain.retraining import decide as apply_policy
 from everloop.domain.spec import ModelSpec
@@ -32,8 +32,11 @@ def decide(
 
     A retraining that was stored and not said is not said again: the sweep starts it. An alert is, under the same event id.
     """
-    made = apply_policy(spec.name, watched.version.number, window, evidence, policy=spec.monitor, earlier=earlier)
-    before = decisions().find(made.id)
+    name = decision_id(spec.name, window)
+    before, fired_others = decisions().find(name), decisions().fired(spec.name, besides=name)
+    made = apply_policy(
+        spec.name, watched.version.number, window, evidence, policy=spec.monitor, earlier=earlier, fired=fired_others
+    )
     fired = decisions().store(made)
     decision = decisions().get(made.id)
     said = before is not None and before.published and before.action == "alert"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -10,6 +10,7 @@ import pandas as pd
 from everloop.adapters.profiles import merge_profiles, summarize_profile
 from everloop.adapters.registry import Version
 from everloop.domain.decision import RetrainingDecision, decision_id
+from everloop.domain.dependencies import SourceState
 from everloop.domain.evidence import Evidence, SliceEvidence
 from everloop.domain.performance import PerformanceReport
 from everloop.domain.reference import SliceReference
@@ -18,11 +19,12 @@ from everloop.domain.summaries import ProfileSummary
 from everloop.domain.windows import Window
 from tasks.collect import Collected, is_open
 from tasks.compare import compare, compare_slices, inspect
-from tasks.measure_growth import measure_growth
+from tasks.measure_growth import labelled_before, measure_growth
 from tasks.observe import Surroundings
 from tasks.profile import WindowProfiles, profile_window, slice_masks
 from tasks.score import estimate, find_decay, rank, score
 from tasks.watch import Watched
+from tasks.wiring import decisions
 
 EMPTY = ProfileSummary(rows=0)
 
@@ -49,16 +51,25 @@ class Examined:
 
 
 def is_pending(
-    window: Window, rows: pd.DataFrame, champion: Version, known: Sequence[RetrainingDecision], spec: ModelSpec
+    window: Window, rows: pd.DataFrame, champion: Version, known: Mapping[str, RetrainingDecision], spec: ModelSpec
 ) -> bool:
-    """True if the window was not decided, was decided and not said, or has labels that may change its decision."""
-    decision = next((found for found in known if found.id == decision_id(spec.name, window)), None)
+    """True if the window is not among the `known` decisions, or was not said, or has labels that may change its decision."""
+    decision = known.get(decision_id(spec.name, window))
     if decision is None:
         return True
-    if decision.version != champion.number:
+    if decision.version != champion.number or not is_open(decision, spec.monitor):
         return False
-    labelled = int((rows["label"].notna() & (rows["model_version"] == champion.number)).sum())
-    return is_open(decision, spec.monitor) and (not decision.published or decision.may_change(labelled))
+    mine = rows[rows["model_version"] == champion.number]
+    changes = decision.may_change(
+        int(mine["label"].notna().sum()), rows=len(mine), min_label_coverage=spec.monitor.min_label_coverage
+    )
+    return not decision.published or changes
+
+
+def is_settled(spec: ModelSpec, window: Window, known: Mapping[str, RetrainingDecision]) -> bool:
+    """True if the window was decided so long ago that it is not among the `known` decisions; it is left as it is."""
+    name = decision_id(spec.name, window)
+    return name not in known and decisions().find(name) is not None
 
 
 def fill(window: Window, rows: pd.DataFrame, found: Collected, spec: ModelSpec, champion: Version) -> Filled:
@@ -82,27 +93,29 @@ def examine(
     watched: Watched,
     window: Window,
     filled: Filled,
-    surroundings: Surroundings,
+    surroundings: Surroundings | None,
+    source: SourceState,
     earlier: Sequence[RetrainingDecision],
 ) -> Examined:
-    """What was seen of `window`."""
+    """What was seen of `window`; the `surroundings` of this moment belong to the newest window only."""
     parts = [profile_window(spec, watched, *part) for part in ((window, filled.rows), *filled.before)]
     profile, slices = _merged(parts)
     rows = filled.all_rows
-    performance = score(spec, watched, rows)
+    performance, labelled = score(spec, watched, rows), int(filled.rows["label"].notna().sum())
     evidence = Evidence(
         drift=compare(spec, watched, profile),
         performance=performance,
         drift_persistence=_persistence(watched, spec),
-        decay=find_decay(spec, watched, performance, earlier),
-        growth=measure_growth(spec, watched, surroundings.source, int(filled.rows["label"].notna().sum()), earlier),
-        quality=inspect(spec, watched, profile, rows, surroundings.at),
-        dependencies=surroundings.dependencies,
+        decay=find_decay(spec, watched, performance, earlier, len(filled.before)),
+        growth=measure_growth(spec, watched, source, labelled + labelled_before(spec, watched, window), earlier),
+        quality=inspect(spec, watched, profile, rows, surroundings.at if surroundings else None),
+        dependencies=surroundings.dependencies if surroundings else None,
         slices=_slices(spec, watched, rows, slices),
         estimate=estimate(watched, rows),
         ranking=rank(watched, rows),
-        usage=surroundings.usage,
+        usage=surroundings.usage if surroundings else None,
         merged_windows=len(filled.before),
+        labelled_rows=labelled,
     )
     return Examined(evidence, profile)
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from everloop.domain.decision import RetrainingDecision
+from everloop.domain.decision import RetrainingDecision, decision_id
 from everloop.domain.dependencies import SourceState
 from everloop.domain.evidence import Growth
-from everloop.domain.reference import MonitoringReference
 from everloop.domain.spec import ModelSpec
+from everloop.domain.windows import Window
 from tasks.step import step
 from tasks.watch import Watched
+from tasks.wiring import decisions
 
 
 @step
 def measure_growth(
-    spec: ModelSpec, watched: Watched, source: SourceState, labelled: int, earlier: Sequence[RetrainingDecision]
+    spec: ModelSpec, watched: Watched, source: SourceState, served: int, earlier: Sequence[RetrainingDecision]
 ) -> Growth | None:
     """The growth since this version was trained, or since a retraining that could not replace it was decided.
 
-    `labelled` rows are those of the window that is judged. None for a version of an earlier Everloop.
+    `served` are the labelled rows of all windows that came after the training data. None for a version of an earlier Everloop.
     """
     facts, version = watched.facts, watched.version.number
     if facts.labelled_rows is None:
@@ -27,9 +28,8 @@ def measure_growth(
     tried = [
         found.growth.labelled_rows for found in earlier if found.is_fired and found.version == version and found.growth
     ]
-    served = labelled + sum(found.performance.labelled for found in earlier if _is_new(found, facts))
-    new = max(served if spec.data.include_served else 0, (source.labelled or 0) - (facts.source_rows or 0), 0)
     # a source that takes in what was served would be counted twice: the larger of the two is what is new
+    new = max(served if spec.data.include_served else 0, (source.labelled or 0) - (facts.source_rows or 0), 0)
     return Growth(
         labelled_rows=facts.labelled_rows + new,
         at_last_training=max([facts.labelled_rows, *tried]),
@@ -37,8 +37,9 @@ def measure_growth(
     )
 
 
-def _is_new(decision: RetrainingDecision, facts: MonitoringReference) -> bool:
-    """True if the window's rows came after everything that training could learn from."""
-    return (
-        facts.known_until is not None and not facts.known_until.isdigit() and decision.window.start > facts.known_until
-    )
+def labelled_before(spec: ModelSpec, watched: Watched, window: Window) -> int:
+    """The labelled rows of all other windows that began after everything that training could learn from."""
+    until = watched.facts.known_until
+    if until is None or spec.time is None:
+        return 0
+    return decisions().labelled_after(spec.name, until, besides=decision_id(spec.name, window))

@@ -44,11 +44,11 @@ def score(
 
 @step
 def find_decay(
-    spec: ModelSpec, watched: Watched, newest: PerformanceReport, earlier: Sequence[RetrainingDecision]
+    spec: ModelSpec, watched: Watched, newest: PerformanceReport, earlier: Sequence[RetrainingDecision], merged: int = 0
 ) -> DecayReport:
-    """Whether the loss of this version rises slowly over its windows."""
+    """Whether the loss of this version rises slowly over its windows; of those that share rows by merging, one counts."""
     mine = [decision.performance for decision in earlier if decision.version == watched.version.number]
-    return slow_decay([*mine, newest], policy=spec.monitor)
+    return slow_decay([*mine, newest][:: -(merged + 1)][::-1], policy=spec.monitor)
 
 
 @step

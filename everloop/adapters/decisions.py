@@ -40,8 +40,12 @@ _table = sa.Table(
     sa.Column("released", sa.Boolean, nullable=False, default=False),
     sa.Column("acknowledged_by", sa.String),
     sa.Column("published", sa.Boolean, server_default=sa.false()),
+    sa.Column("rejected", sa.Boolean, server_default=sa.false()),
+    sa.Column("place", sa.String),
+    sa.Column("window_start", sa.String),
+    sa.Column("labelled_rows", sa.Integer),
 )
-_RECENT = 200
+_RECENT, _SETTLED = 200, 25
 _ACTED = {
     "outcome",
     "released",
@@ -77,6 +81,9 @@ class DecisionStore:
             "body": decision.model_dump_json(exclude=_ACTED),
             "fired_at": _now() if fires else None,
             "published": False,
+            "place": decision.window.last,
+            "window_start": decision.window.start,
+            "labelled_rows": decision.labelled_rows,
         }
         insert = self._insert(_table).values(id=decision.id, attempts=0, released=False, **values)
         upsert = insert.on_conflict_do_update(index_elements=["id"], set_=values, where=_table.c.fired_at.is_(None))
@@ -99,12 +106,38 @@ class DecisionStore:
             chosen += [_table.c.window_end <= before.end, _table.c.window_id != before.id]
         newest_first = (_table.c.window_end.desc(), _table.c.window_id.desc())
         newest = sa.select(_table.c.id).where(*chosen).order_by(*newest_first).limit(_RECENT)
-        fired = newest.where(_table.c.fired_at.is_not(None))
-        query = (
-            sa.select(_table)
-            .where(sa.or_(_table.c.id.in_(newest), _table.c.id.in_(fired)))
-            .order_by(_table.c.window_end, _table.c.window_id)
+        return self._decisions(newest, newest.where(_table.c.fired_at.is_not(None)))
+
+    def fired(self, model: str, *, besides: str = "") -> Sequence[RetrainingDecision]:
+        """The newest decisions that started a retraining, oldest window first, but for the one with the id `besides`."""
+        chosen = (_table.c.model == model, _table.c.id != besides, _table.c.fired_at.is_not(None))
+        newest_first = (_table.c.window_end.desc(), _table.c.window_id.desc())
+        return self._decisions(sa.select(_table.c.id).where(*chosen).order_by(*newest_first).limit(_RECENT))
+
+    def served_since(self, model: str, moment: datetime) -> Sequence[RetrainingDecision]:
+        """Every decision about a window whose newest row was served since `moment`, and some that were settled before them.
+
+        In the order of capture: what is not among them lies before all of them.
+        """
+        edge = f"{moment:%Y-%m-%dT%H:%M:%S.%f}"
+        placed = sa.select(_table.c.id).where(_table.c.model == model, _table.c.place.is_not(None))
+        settled = placed.where(_table.c.place < edge).order_by(_table.c.place.desc()).limit(_SETTLED)
+        return self._decisions(
+            placed.where(_table.c.place >= edge), settled, order=(_table.c.place, _table.c.window_id)
         )
+
+    def labelled_after(self, model: str, start: str, *, besides: str) -> int:
+        """The labelled rows of all windows that began after `start` (ISO event time), but for the window of `besides`."""
+        query = sa.select(sa.func.coalesce(sa.func.sum(_table.c.labelled_rows), 0)).where(
+            _table.c.model == model, _table.c.window_start > start, _table.c.id != besides
+        )
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def _decisions(
+        self, *chosen: sa.Select[Any], order: Sequence[Any] = (_table.c.window_end, _table.c.window_id)
+    ) -> Sequence[RetrainingDecision]:
+        query = sa.select(_table).where(sa.or_(*(_table.c.id.in_(ids) for ids in chosen))).order_by(*order)
         with self._engine.connect() as connection:
             return [_decision(row) for row in connection.execute(query)]
 
@@ -115,8 +148,7 @@ class DecisionStore:
             .where(
                 _table.c.model == model,
                 _table.c.fired_at.is_not(None),
-                _table.c.outcome.is_not(None),
-                _table.c.released.is_(False),
+                _table.c.rejected.is_(True),
                 _table.c.acknowledged_by.is_(None),
             )
             .values(acknowledged_by=by)
@@ -200,18 +232,24 @@ class DecisionStore:
         with self._engine.begin() as connection:
             return bool(connection.execute(update).rowcount)
 
-    def finish(self, decision: str, by: str, outcome: str, *, released: bool = False) -> bool:
+    def finish(self, decision: str, by: str, outcome: str, *, released: bool = False, rejected: bool = False) -> bool:
         """Afterwards the decision has an outcome; False if `by` does not hold it any more.
 
-        `released` says that a new version went live.
+        `released` says that a new version went live, `rejected` that the gates refused one.
         """
         update = (
             sa.update(_table)
             .where(_table.c.id == decision, _table.c.claimed_by == by, _table.c.outcome.is_(None))
-            .values(outcome=outcome, released=released)
+            .values(outcome=outcome, released=released, rejected=rejected)
         )
         with self._engine.begin() as connection:
             return bool(connection.execute(update).rowcount)
+
+    def mark_released(self, decision: str) -> None:
+        """Afterwards the finished decision counts as one that led to a release: a person has let its version go live."""
+        update = sa.update(_table).where(_table.c.id == decision, _table.c.outcome.is_not(None)).values(released=True)
+        with self._engine.begin() as connection:
+            connection.execute(update)
 
     def give_up(self, decision: str, outcome: str) -> bool:
         """Afterwards the decision has an outcome, if no living run holds it; True if this call gave it."""
@@ -263,7 +301,8 @@ class DecisionStore:
 
 def _decision(row: sa.Row[Any]) -> RetrainingDecision:
     found = RetrainingDecision.model_validate_json(row.body)
-    return found.model_copy(update={name: getattr(row, name) for name in _ACTED} | {"published": bool(row.published)})
+    acted = {name: getattr(row, name) for name in _ACTED}
+    return found.model_copy(update=acted | {"published": bool(row.published), "rejected": bool(row.rejected)})
 
 
 def _add_missing_columns(connection: sa.Connection) -> None:

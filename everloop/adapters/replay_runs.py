@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from everloop.adapters.names import mlflow_name
 from everloop.adapters.registry import Registry
 from everloop.domain.replay import ReplayReport
 
@@ -20,7 +21,7 @@ def log_replay(registry: Registry, report: ReplayReport, files: list[Path], *, a
     run = client.create_run(experiment, run_name=f"{len(report.windows)} windows, {report.policy}")
     stamp = int(run.info.start_time)
     metrics = [
-        Metric(f"{report.metric}.{name}", value, stamp, window.index)
+        Metric(mlflow_name(f"{report.metric}.{name}"), value, stamp, window.index)
         for window in report.windows
         for name, value in (
             ("never", window.metric_never),
@@ -32,7 +33,9 @@ def log_replay(registry: Registry, report: ReplayReport, files: list[Path], *, a
     for result in report.policies:
         shares = {"gain_share": result.gain_share, "retrain_share": result.retrain_share, "retrains": result.retrains}
         metrics += [
-            Metric(f"{key}.{result.name}", float(value), stamp, 0) for key, value in shares.items() if value is not None
+            Metric(mlflow_name(f"{key}.{result.name}"), float(value), stamp, 0)
+            for key, value in shares.items()
+            if value is not None
         ]
     for start in range(0, len(metrics), _BATCH):
         client.log_batch(run.info.run_id, metrics=metrics[start : start + _BATCH])
@@ -43,7 +46,9 @@ def log_replay(registry: Registry, report: ReplayReport, files: list[Path], *, a
         "windows": len(report.windows),
         **{f"policy.{result.name}": str(result.changes) for result in report.policies},
     }
-    client.log_batch(run.info.run_id, params=[Param(key, str(value)[:5000]) for key, value in parameters.items()])
+    client.log_batch(
+        run.info.run_id, params=[Param(mlflow_name(key), str(value)[:5000]) for key, value in parameters.items()]
+    )
     for file in files:
         client.log_artifact(run.info.run_id, str(file))
     client.set_terminated(run.info.run_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections.abc import Iterable
 from hashlib import sha256
@@ -17,6 +16,7 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.models import infer_signature
 
 from everloop.adapters.model_files import MANIFEST_FILE, ONNX_FILE
+from everloop.adapters.names import mlflow_name
 from everloop.adapters.reference_files import FOLDER, Reference, save_reference
 from everloop.adapters.registry import MONITORING, Registry, Version
 from everloop.domain.decision import RetrainingDecision
@@ -28,7 +28,7 @@ from everloop.domain.pipelines import TRUSTED_TYPES
 from everloop.domain.search import SearchResult
 from everloop.domain.spec import ModelSpec
 
-_UNNAMEABLE = re.compile(r"[^\w.\- /:]", re.ASCII)  # MLflow refuses the name of a metric that holds anything else
+_BATCH = 1000  # metrics that MLflow takes at once
 _REQUIREMENTS = ("scikit-learn", "skops", "numpy", "scipy", "pandas")
 
 
@@ -133,13 +133,12 @@ def log_window(registry: Registry, decision: RetrainingDecision, *, artifacts: P
     stamp = int(pd.Timestamp(decision.window.end).timestamp() * 1000)
     from mlflow.entities import Metric, RunTag
 
+    charted = [(mlflow_name(key), value) for key, value in _charted(decision).items() if value is not None]
+    metrics = [Metric(key, value, stamp, 0) for key, value in dict(charted).items()]
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run.info.run_id, metrics=metrics[start : start + _BATCH])
     client.log_batch(
         run.info.run_id,
-        metrics=[
-            Metric(_UNNAMEABLE.sub("_", key), value, stamp, 0)
-            for key, value in _charted(decision).items()
-            if value is not None
-        ],
         tags=[
             RunTag("action", decision.action),
             RunTag("reason_codes", ",".join(decision.reason_codes)),

@@ -7,6 +7,7 @@ growth between two looks is spread over the hours between them.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -15,9 +16,10 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from everloop.domain.errors import EverloopError
 from everloop.domain.spec_values import Frozen
 from everloop.domain.usage import HourUsage, start_of_hour
+
+log = logging.getLogger("everloop.usage_log")
 
 KEPT = timedelta(days=90)
 _ERRORS = "everloop_errors_total"
@@ -33,11 +35,7 @@ class _Log(Frozen):
 
 
 def read_usage(folder: Path, model: str) -> list[HourUsage]:
-    """The hours of which something is known, in order (UTC).
-
-    Raises:
-        EverloopError: the file is damaged.
-    """
+    """The hours of which something is known, in order (UTC); a damaged file knows nothing, and is told."""
     return list(_read(folder / f"{model}.json").hours)
 
 
@@ -134,8 +132,9 @@ def _read(path: Path) -> _Log:
         return _Log.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return _Log()
-    except ValidationError as exc:
-        raise EverloopError(f"{path}: is no usage log; move it away: usage is recorded anew") from exc
+    except ValidationError:
+        log.exception("%s is no usage log; usage is recorded anew", path)
+        return _Log()
 
 
 def _rewrite(path: Path, change: Callable[[_Log], _Log]) -> None:

@@ -22,6 +22,7 @@ class RetrainingDecision(Evidence):
     reason: str
     outcome: str | None = None
     released: bool = False
+    rejected: bool = False
     acknowledged_by: str | None = None
     published: bool = False
 
@@ -37,19 +38,19 @@ class RetrainingDecision(Evidence):
 
     @property
     def was_rejected(self) -> bool:
-        """True if its retraining ended, nothing went live, and nobody has looked at it yet."""
-        return self.is_fired and self.outcome is not None and not self.released and self.acknowledged_by is None
+        """True if its challenger did not pass the gates, and nobody has looked at it yet."""
+        return self.is_fired and self.rejected and self.acknowledged_by is None
 
-    def may_change(self, labelled: int) -> bool:
-        """True while labels may still change it: it has not fired, and `labelled` rows are more than it was scored on.
+    def may_change(self, labelled: int, *, rows: int, min_label_coverage: float) -> bool:
+        """True if the labels that have come since may change it: it has not fired, and `labelled` of its `rows` rows have one now.
 
-        A window that was scored is scored again for every twentieth of its rows whose labels have come since.
+        They may once enough of them are there to score the window, then for every twentieth of its rows, and with the last.
         """
-        if self.is_fired:
+        new = labelled - self.labelled_rows
+        if self.is_fired or new <= 0:
             return False
-        if self.performance.reason_code == "labels_missing":
-            return True
-        return labelled - self.performance.labelled >= max(1, self.performance.rows // 20)
+        can_be_scored = self.performance.reason_code == "labels_missing" and labelled >= min_label_coverage * rows
+        return can_be_scored or new >= max(1, rows // 20) or labelled == rows
 
 
 def decision_id(model: str, window: Window) -> str:

@@ -45,7 +45,8 @@ class Evidence(Frozen):
     """What was seen of one window. None: it was not looked at.
 
     `drift_persistence` is in how many windows drift must stand at least, as calibrated on the training data;
-    `merged_windows` counts the windows before this one whose rows were added because it had too few.
+    `merged_windows` counts the windows before this one whose rows were added because it had too few; `labelled_rows` are those
+    of this window alone.
     """
 
     drift: DriftReport
@@ -60,3 +61,4 @@ class Evidence(Frozen):
     ranking: RankReport | None = None
     usage: UsageReport | None = None
     merged_windows: int = 0
+    labelled_rows: int = 0

@@ -135,7 +135,10 @@ def _settle(loop: _Loop, pending: Stretch, now: Stretch, known: int) -> None:
     before = [decision for index, decision in sorted(loop.decisions.items()) if index < pending.index]
     evidence = _look(loop, pending, known, before)
     model, version = loop.trainer.subject.spec.name, loop.live.version
-    decision = decide(model, version, pending.window, evidence, policy=loop.policy, earlier=before)
+    fired = [
+        decision for index, decision in sorted(loop.decisions.items()) if index != pending.index and decision.is_fired
+    ]
+    decision = decide(model, version, pending.window, evidence, policy=loop.policy, earlier=before, fired=fired)
     if decision.is_fired:
         decision = _retrain(loop, decision, now, known)
     loop.decisions[pending.index] = decision
@@ -204,4 +207,4 @@ def _retrain(loop: _Loop, decision: RetrainingDecision, now: Stretch, known: int
         outcome = f"v{version} is released"
     else:
         outcome = f"v{version} is kept and not released ({challenge.verdict}): {challenge.reason}"
-    return decision.model_copy(update={"outcome": outcome, "released": released})
+    return decision.model_copy(update={"outcome": outcome, "released": released, "rejected": not released})

@@ -25,14 +25,21 @@ def decide(
     *,
     policy: MonitorSpec,
     earlier: Sequence[RetrainingDecision],
+    fired: Sequence[RetrainingDecision] | None = None,
 ) -> RetrainingDecision:
     """The decision about `window`, given the `earlier` decisions of this model, oldest first.
+
+    `fired` are all decisions that started a retraining, of later windows too: labels may come in any order. Default: those
+    among `earlier`.
 
     A signal counts when it stands in this window and in `persistence` of the last windows of the same version. What
     it asks for is held back while data or dependencies are broken, a retraining is in flight, the cooldown runs, the
     day's budget is spent, or too many challengers in a row were rejected.
     """
-    of_version = [decision for decision in earlier if decision.version == version]
+    # windows that were merged into this one share its rows: they are no second witness
+    before = earlier[: len(earlier) - evidence.merged_windows]
+    of_version = [decision for decision in before if decision.version == version]
+    acted = [decision for decision in (earlier if fired is None else fired) if decision.is_fired]
     recent = of_version[-(policy.recent - 1) :] if policy.recent > 1 else []
     found = [
         *signals.broken(evidence),
@@ -47,7 +54,7 @@ def decide(
     asked = [signal for signal in found if signal.asks != "none"]
     notes = [signal for signal in found if signal.asks == "none"]
     action = max((signal.asks for signal in asked), key=_STRENGTH.index, default="none")
-    if action == "retrain" and (held := held_back(window, version, evidence, policy, earlier)):
+    if action == "retrain" and (held := held_back(window, version, evidence, policy, acted)):
         notes.insert(0, held)
         alerts = any(signal.asks == "alert" for signal in (*asked, held))
         action = "alert" if alerts else "none"

@@ -256,7 +256,7 @@ def test_a_person_acknowledges_rejected_challengers_and_nothing_else(store: Deci
         store.store(made := make_decision(window=window))
         store.claim(made.id, "run")
         if outcome:
-            store.finish(made.id, "run", outcome, released=outcome == "released")
+            store.finish(made.id, "run", outcome, released=outcome == "released", rejected=outcome == "rejected")
     assert store.acknowledge("bikes", "ada") == 1
     assert store.acknowledge("bikes", "bob") == 0
     assert [decision.acknowledged_by for decision in store.list("bikes")] == ["ada", None, None]
@@ -285,3 +285,53 @@ def test_a_store_of_an_earlier_version_is_brought_up_to_date_and_keeps_its_rows(
     for _ in range(2):
         (found,) = DecisionStore(url, lease=HOUR).list("bikes")
     assert found == FIRED.model_copy(update={"outcome": "promoted v2", "released": True, "published": True})
+
+
+def placed(number: int, *, days: float, labelled: int = 10) -> Any:
+    """A decision about a window whose newest row was served so many days after a moment."""
+    made = make_decision("none", window=number)
+    place = f"{datetime(2024, 6, 1) + timedelta(days=days):%Y-%m-%dT%H:%M:%S.%f}|p{number}"
+    return made.model_copy(update={"window": made.window.model_copy(update={"last": place}), "labelled_rows": labelled})
+
+
+def test_every_window_that_was_served_since_a_moment_is_known_and_some_before_it_in_the_order_of_capture(
+    store: DecisionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everloop.adapters.decisions._RECENT", 2)
+    monkeypatch.setattr("everloop.adapters.decisions._SETTLED", 3)
+    order = [7, 3, 0, 9, 1, 5, 2, 8, 4, 6]  # the order of capture is not that of event time
+    for place, number in enumerate(order):
+        store.store(placed(number, days=place))
+    found = store.served_since("bikes", datetime(2024, 6, 6))
+    assert [decision.window.id for decision in found] == [make_decision(window=n).window.id for n in order[2:]]
+    assert len(store.served_since("bikes", datetime(2025, 1, 1))) == 3
+
+
+def test_labelled_rows_of_windows_after_a_moment_are_summed_however_many_there_are(
+    store: DecisionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everloop.adapters.decisions._RECENT", 2)
+    for number in range(8):
+        store.store(placed(number, days=number, labelled=number))
+    start = make_decision(window=2).window.start
+    besides = make_decision(window=5).id
+    assert store.labelled_after("bikes", start, besides=besides) == 3 + 4 + 6 + 7
+    assert store.labelled_after("scooters", start, besides=besides) == 0
+
+
+def test_those_that_fired_are_found_wherever_their_window_lies(store: DecisionStore) -> None:
+    for number in range(5):
+        store.store(make_decision("retrain" if number in (1, 3) else "alert", window=number))
+    one, three = make_decision(window=1).id, make_decision(window=3).id
+    assert [decision.id for decision in store.fired("bikes")] == [one, three]
+    assert [decision.id for decision in store.fired("bikes", besides=three)] == [one]
+
+
+def test_a_version_that_a_person_let_go_live_later_makes_its_decision_a_release(store: DecisionStore) -> None:
+    store.store(FIRED)
+    store.mark_released(FIRED.id)
+    assert store.get(FIRED.id).released is False, "it is not finished"
+    store.claim(FIRED.id, "run")
+    store.finish(FIRED.id, "run", "v2 waits for approval")
+    store.mark_released(FIRED.id)
+    assert store.get(FIRED.id).released is True

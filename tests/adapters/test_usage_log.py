@@ -13,7 +13,6 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from everloop.adapters.usage_log import KEPT, error_total, read_usage, record_errors, record_usage
-from everloop.domain.errors import EverloopError
 from everloop.domain.usage import HourUsage
 
 NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -131,7 +130,8 @@ def test_writers_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     assert [usage.hour.hour for usage in read_usage(tmp_path, "bikes")] == list(range(8))
 
 
-def test_a_damaged_log_is_named(tmp_path: Path) -> None:
+def test_a_damaged_log_is_told_and_usage_is_recorded_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Usage is a signal beside others: it may not stop the monitor."""
     (tmp_path / "bikes.json").write_text("{")
-    with pytest.raises(EverloopError, match=r"bikes.json: is no usage log; move it away"):
-        read_usage(tmp_path, "bikes")
+    assert read_usage(tmp_path, "bikes") == []
+    assert "bikes.json is no usage log; usage is recorded anew" in caplog.text

@@ -155,11 +155,12 @@ def take(
     earlier: Any = (),
     version: str = "1",
     seen: dict[str, Any] | None = None,
+    fired: Any = None,
     **changes: Any,
 ) -> RetrainingDecision:
     """The decision about the window of `day`, of which `loss`, `drift` and `seen` say what was seen (see `seen_of`)."""
     evidence = seen_of(loss, drift, **(seen or {}))
-    return decide("toy", version, a_window(day), evidence, policy=policy(**changes), earlier=earlier)
+    return decide("toy", version, a_window(day), evidence, policy=policy(**changes), earlier=earlier, fired=fired)
 
 
 def seen(

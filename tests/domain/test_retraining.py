@@ -77,27 +77,42 @@ def test_a_calm_window_says_what_was_looked_at() -> None:
     assert decision.reason == "no standing signal: the loss is fine; no column drifted"
 
 
-@pytest.mark.parametrize(("loss", "code", "waits"), [("?", "labels_missing", True), ("_", "too_few_rows", False)])
-def test_what_could_not_be_judged_is_named_and_only_missing_labels_are_waited_for(
-    loss: str, code: str, waits: bool
-) -> None:
+@pytest.mark.parametrize(("loss", "code"), [("?", "labels_missing"), ("_", "too_few_rows")])
+def test_what_could_not_be_judged_is_named_and_labels_are_waited_for(loss: str, code: str) -> None:
     decision = take(0, loss, "_" if loss == "_" else ".")
     assert (decision.action, decision.reason_codes) == ("none", (code,))
     assert decision.reason == PERFORMANCE[loss][2]
-    assert decision.may_change(decision.performance.labelled) is waits
+    changes = [decision.may_change(labelled, rows=200, min_label_coverage=0.8) for labelled in (0, 9, 160)]
+    assert changes == [False, False, True], "only labels that came may change it"
 
 
-@pytest.mark.parametrize(("labelled", "changes"), [(200, False), (209, False), (210, True), (400, True)])
-def test_a_scored_window_is_scored_again_for_a_twentieth_of_its_rows_in_new_labels(
-    labelled: int, changes: bool
+@pytest.mark.parametrize(
+    ("before", "labelled", "changes"),
+    [(160, 160, False), (160, 169, False), (160, 170, True), (195, 199, False), (195, 200, True), (0, 159, True)],
+)
+def test_a_window_is_scored_again_for_a_twentieth_of_its_rows_in_new_labels_and_with_the_last(
+    before: int, labelled: int, changes: bool
 ) -> None:
-    assert take(0, ".").may_change(labelled) is changes
+    decision = take(0, ".", seen={"labelled_rows": before})
+    assert decision.may_change(labelled, rows=200, min_label_coverage=0.8) is changes
+
+
+def test_a_window_that_had_too_few_labels_is_scored_as_soon_as_there_are_enough() -> None:
+    decision = take(0, "?", seen={"labelled_rows": 158})
+    assert decision.may_change(159, rows=200, min_label_coverage=0.8) is False
+    assert decision.may_change(160, rows=200, min_label_coverage=0.8) is True
+
+
+def test_windows_that_were_merged_into_this_one_are_no_second_witness() -> None:
+    assert take(2, "D", earlier=seen(".D")).action == "retrain"
+    assert take(2, "D", earlier=seen(".D"), seen={"merged_windows": 1}).action == "none"
+    assert take(3, "D", earlier=seen("DD."), seen={"merged_windows": 1}).action == "retrain"
 
 
 def test_a_retraining_does_not_change_any_more_also_without_labels() -> None:
     decision = take(1, "?", "S", earlier=seen("?", "S"), on_drift="retrain")
     assert (decision.action, decision.reason_codes) == ("retrain", ("drift", "labels_missing"))
-    assert not decision.may_change(10_000)
+    assert not decision.may_change(200, rows=200, min_label_coverage=0.8)
 
 
 def test_drift_stands_only_where_the_same_test_of_the_same_column_says_so_again() -> None:

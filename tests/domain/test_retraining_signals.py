@@ -113,7 +113,7 @@ def test_irregular_usage_alerts() -> None:
 
 
 def test_three_rejected_challengers_in_a_row_open_the_breaker_which_asks_for_a_person() -> None:
-    rejected = [fired(day, "rejected: no better", released=False) for day in (10, 20, 30)]
+    rejected = [fired(day, "rejected: no better", rejected=True) for day in (10, 20, 30)]
     decision = take(41, "D", earlier=[*rejected, *seen("D")], max_rejections=3)
     assert decision.action == "alert"
     assert decision.reason_codes == ("degradation", "breaker_open")
@@ -124,8 +124,8 @@ def test_three_rejected_challengers_in_a_row_open_the_breaker_which_asks_for_a_p
 
 @pytest.mark.parametrize("became", [{"released": True}, {"acknowledged_by": "ada"}, {"version": "0"}])
 def test_a_release_a_person_or_another_champion_closes_the_breaker(became: dict[str, Any]) -> None:
-    rejected = [fired(day, "rejected", released=False) for day in (10, 20)]
-    last = fired(30, "it ended").model_copy(update=became)
+    rejected = [fired(day, "rejected", rejected=True) for day in (10, 20)]
+    last = fired(30, "it ended", rejected="released" not in became).model_copy(update=became)
     assert take(41, "D", earlier=[*rejected, last, *seen("D")], max_rejections=3).action == "retrain"
 
 
@@ -136,8 +136,8 @@ def test_each_rejection_waits_for_twice_as_many_new_rows(rejections: int, new: i
     def growth(labelled: int) -> Growth:
         return Growth(labelled_rows=labelled, at_last_training=labelled, fitted_rows=5000)
 
-    rejected = [fired(day, "rejected", released=False, growth=growth(5000)) for day in range(10, 10 + rejections)]
-    decision = take(41, "D", earlier=[*rejected, *seen("D")], seen={"growth": growth(5000 + new)})
+    rejected = [fired(day, "rejected", rejected=True, growth=growth(5000)) for day in range(10, 10 + rejections)]
+    decision = take(20, "D", earlier=[*rejected, *seen("D")], seen={"growth": growth(5000 + new)})
     assert decision.action == action
     assert ("back_off" in decision.reason_codes) is (action == "none")
 
@@ -151,3 +151,31 @@ def test_the_days_budget_holds_back_and_is_there_again_the_day_after() -> None:
     assert held.reason.endswith("3 retrainings were decided within the last 24 hours, budget_per_day 3")
     assert take(9.5, "D", **{**rules, "budget_per_day": 4}).action == "retrain"
     assert take(10, "D", **rules).action == "retrain"
+
+
+def test_a_back_off_ends_when_labels_may_not_come_any_more() -> None:
+    still = Growth(labelled_rows=5000, at_last_training=5000, fitted_rows=5000)
+    rejected = [fired(10, "rejected", rejected=True, growth=still)]
+    assert take(39, "D", earlier=[*rejected, *seen("D")], seen={"growth": still}).reason_codes[-1] == "back_off"
+    assert take(40, "D", earlier=[*rejected, *seen("D")], seen={"growth": still}).action == "retrain"
+
+
+def test_what_ended_without_a_verdict_on_a_challenger_is_no_rejection() -> None:
+    """A source that was gone, or a version that waits for a person."""
+    gone = [fired(day, "refused: the source does not exist") for day in (10, 11, 12)]
+    assert take(20, "D", earlier=[*gone, *seen("D")], max_rejections=3).action == "retrain"
+
+
+def test_attempts_to_restore_a_loss_open_no_breaker() -> None:
+    tries = [fired(day, "rejected", rejected=True, reason_codes=("not_restored",)) for day in (10, 11, 12)]
+    assert take(20, "D", earlier=[*tries, *seen("D")], max_rejections=3).action == "retrain"
+
+
+def test_retrainings_of_later_windows_hold_back_too() -> None:
+    """Labels come in any order, and so do decisions."""
+    later = [fired(5, outcome=None)]
+    assert take(3, "D", earlier=seen("D")).action == "retrain"
+    evidence = {"earlier": seen("D")}
+    assert take(3, "D", **evidence, fired=later).reason_codes == ("degradation", "in_flight")
+    done = [fired(5, released=True)]
+    assert take(3, "D", **evidence, fired=done).reason_codes == ("degradation", "cooldown")

@@ -24,7 +24,7 @@ def test_the_loop_closes_on_real_servers(tmp_path: Path) -> None:
         "--report",
         str(tmp_path),
         "--rows",
-        "5600",
+        "7100",
     ]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -33,6 +33,6 @@ def test_the_loop_closes_on_real_servers(tmp_path: Path) -> None:
     assert report["retrains"] >= 1
     assert report["triggered_by_automation"] == report["retrains"]
     assert report["served_version"] == report["champion_version"] != "1"
-    assert report["rows_captured"] == report["rows_served"] == 5600
+    assert report["rows_captured"] == report["rows_served"] == 7100
     assert report["mae_with_loop"] < report["mae_never_retrained"]
     assert "<img" in (tmp_path / "report.html").read_text()

@@ -80,6 +80,7 @@ def known(version: str = "2", *, labelled: int = 80, published: bool = True) -> 
         update={"verdict": "ok", "reason_code": "loss_within_margin", "rows": 100, "labelled": labelled}
     )
     changes = {"id": decision_id("bikes", window), "version": version, "window": window, "performance": performance}
+    changes |= {"labelled_rows": labelled}
     return [made.model_copy(update={**changes, "published": published})]
 
 
@@ -98,4 +99,5 @@ def known(version: str = "2", *, labelled: int = 80, published: bool = True) -> 
 def test_a_window_is_judged_if_it_is_new_not_said_or_its_labels_may_change_it(
     decisions: list[RetrainingDecision], labelled: int, expected: bool
 ) -> None:
-    assert is_pending(*window_of(0, "2222222222", labelled=labelled), CHAMPION, decisions, SPEC) is expected
+    by_id = {decision.id: decision for decision in decisions}
+    assert is_pending(*window_of(0, "2222222222", labelled=labelled), CHAMPION, by_id, SPEC) is expected
