@@ -190,12 +190,12 @@ def replay_model(
     report = run_replay(model, plan, **choices)
     here = settings()
     files = write_replay(report, folder or here.home / "replay" / model / "report")
+    if as_json:
+        print(json.dumps(report.model_dump(mode="json"), indent=2))  # noqa: T201
+    else:
+        show_replay(report, files)
     if log:
         from everloop.adapters.replay_runs import log_replay
         from tasks.wiring import registry
 
         log_replay(registry(), report, files, artifacts=here.artifacts)
-    if as_json:
-        print(json.dumps(report.model_dump(mode="json"), indent=2))  # noqa: T201
-    else:
-        show_replay(report, files)

@@ -6,6 +6,7 @@ import json
 import sys
 
 from cli.replay import history_of, progress, staged
+from everloop.domain.errors import SpecError
 from everloop.domain.replay_timeline import ReplayPlan
 from everloop.domain.replay_training import Trainer
 from everloop.domain.replay_tuning import TuningReport, tune_policy
@@ -16,9 +17,18 @@ from everloop.settings import settings
 def run_tuning(
     model: str, plan: ReplayPlan, *, share: float = 0.6, most_retrains: int | None = None, served: bool = False
 ) -> TuningReport:
-    """What tuning the policy of `model` found; fits are shared with `everloop replay`."""
+    """What tuning the policy of `model` found; fits are shared with `everloop replay`.
+
+    Raises:
+        SpecError: the policy retrains on drift, which tuning does not look at.
+    """
     settings().apply()
     spec = settings().spec(model)
+    if spec.monitor.on_drift == "retrain":
+        raise SpecError(
+            f"{model}: monitor.on_drift is 'retrain' and tuning looks at the loss and at growth only, so it would compare with "
+            "another policy; set on_drift to 'alert' to tune, or compare policies by `everloop replay --policy …`"
+        )
     rows = history_of(spec, served=served, begin=None, end=None)
     with staged(spec, rows, plan) as stage, progress() as on_step:
         return tune_policy(

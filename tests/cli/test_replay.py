@@ -11,11 +11,13 @@ import pytest
 
 from cli.replay import history_of, plan_of, policies_of, replay_model, run_replay
 from cli.replay_report import verdict, write_replay
+from cli.tune import run_tuning
 from everloop.adapters.fit_cache import FitCache
 from everloop.domain.errors import NotEnoughData, SpecError
 from everloop.domain.replay import ReplayReport
 from everloop.domain.replay_fits import FitRequest, Fitted
 from everloop.settings import settings
+from tasks.wiring import registry
 from tests.domain.replay_examples import CHANGE, a_changing_history, a_replay_spec
 
 MODEL = """
@@ -252,3 +254,22 @@ def test_a_policy_file_that_is_not_there_is_refused() -> None:
 def test_options_that_cannot_be_used_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         plan_of(**options)
+
+
+def test_tuning_refuses_a_policy_that_retrains_on_drift(home: Path) -> None:
+    path = home.parent / "models" / "toy" / "model.toml"
+    path.write_text(path.read_text() + 'on_drift = "retrain"\n')
+    with pytest.raises(
+        SpecError, match=r"toy: monitor\.on_drift is 'retrain' and tuning looks at the loss and at growth only"
+    ):
+        run_tuning("toy", plan_of(windows=10))
+
+
+def test_a_policy_is_logged_whatever_its_name(home: Path) -> None:
+    """MLflow refuses '=' and ',' in the names of metrics."""
+    name = "max_loss_increase=0.2,persistence=1 of 1"
+    registry.cache_clear()
+    replay_model("toy", plan_of(windows=6), folder=home / "r", log=True, as_json=True, policies=[name])
+    (run,) = registry().client.search_runs([registry().experiment("toy.replay", artifacts=None)])
+    registry.cache_clear()
+    assert run.data.metrics["retrains.max_loss_increase_0.2_persistence_1 of 1"] >= 0
