@@ -89,9 +89,11 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="leave whylogs' and Evidently's own detectors out")
     wanted = parser.parse_args()
     windows = 100 if wanted.quick else wanted.windows
+    others = {} if wanted.alone else _ask_others(5 if wanted.quick else SAMPLED)
     settings = _measure(windows, 2 if wanted.quick else wanted.references, wanted.processes)
-    if not wanted.alone:
-        _compare(settings, 5 if wanted.quick else SAMPLED)
+    for setting in settings:
+        for name, drifted in others.get((setting["data"], setting["stream"], setting["rows"]), {}).items():
+            setting |= _shares(name, drifted, pool_of(setting["data"]), setting["columns"])
     figures = _summary(settings)
     if wanted.json:
         print(json.dumps(figures))
@@ -193,22 +195,21 @@ def _upper(hits: int, n: int) -> float:
     return 1.0 if hits >= n else float(stats.beta.ppf(0.95, hits + 1, n - hits))
 
 
-def _compare(settings: Sequence[dict[str, Any]], sampled: int) -> None:
-    """Afterwards every setting also says how often the detectors of whylogs and Evidently alarm on `sampled` of its windows.
+def _ask_others(sampled: int) -> dict[tuple[str, str, int], dict[str, list[list[str]]]]:
+    """For each stream and detector, which columns whylogs and Evidently call drifted in `sampled` of its windows.
 
     They judge column by column, so what they say of 50 columns holds what they say of the first 10.
     """
     from benchmarks.isolated import isolated_python
 
-    streams = sorted({(setting["data"], setting["stream"], setting["rows"]) for setting in settings})
+    streams = [(pool, stream, rows) for pool in POOLS for stream in ("independent", "autocorrelated") for rows in ROWS]
+    found: dict[tuple[str, str, int], dict[str, list[list[str]]]] = {stream: {} for stream in streams}
     for name, requirements in REQUIREMENTS.items():
         with isolated_python(requirements) as python:
             for stream in streams:
                 print(f"{name}: {stream}", file=sys.stderr)
-                drifted = _judged_by(python, SCRIPTS[name], stream, sampled)
-                for setting in settings:
-                    if stream == (setting["data"], setting["stream"], setting["rows"]):
-                        setting |= _shares(name, drifted, pool_of(setting["data"]), setting["columns"])
+                found[stream][name] = _judged_by(python, SCRIPTS[name], stream, sampled)
+    return found
 
 
 def _shares(detector: str, drifted: list[list[str]], pool: Pool, columns: int) -> dict[str, float]:
@@ -237,7 +238,9 @@ def _judged_by(python: Path, script: str, stream: tuple[str, str, int], sampled:
         roles = {"numeric": numeric, "categorical": [name for name in pool.schema.names if name not in numeric]}
         (Path(folder) / "columns.json").write_text(json.dumps(roles))
         command = [str(python), str(DETECTORS / script), folder]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{script} failed on {stream}: {done.stderr.strip()[-1500:]}")
     found: list[list[str]] = json.loads(done.stdout.splitlines()[-1])
     return found
 

@@ -24,13 +24,18 @@ def main(folder: Path) -> None:
     """Print the drifted columns of all windows."""
     warnings.simplefilter("ignore")
     columns = json.loads((folder / "columns.json").read_text())
-    definition = DataDefinition(numerical_columns=columns["numeric"], categorical_columns=columns["categorical"])
     reference = pd.read_parquet(folder / "reference.parquet")
-    known = Dataset.from_pandas(reference.iloc[:MOST_ROWS], data_definition=definition)
+    known = reference.sample(min(MOST_ROWS, len(reference)), random_state=0).sort_index()
     drifted = []
     for _, rows in pd.read_parquet(folder / "windows.parquet").groupby("__window"):
-        window = Dataset.from_pandas(rows.drop(columns="__window"), data_definition=definition)
-        metrics = Report([DataDriftPreset()]).run(window, known).dict()["metrics"]
+        # it refuses a column that is empty on either side
+        both = [name for name in known if known[name].notna().any() and rows[name].notna().any()]
+        definition = DataDefinition(
+            numerical_columns=[name for name in columns["numeric"] if name in both],
+            categorical_columns=[name for name in columns["categorical"] if name in both],
+        )
+        sides = (Dataset.from_pandas(side[both], data_definition=definition) for side in (rows, known))
+        metrics = Report([DataDriftPreset()]).run(*sides).dict()["metrics"]
         counted = next(metric["value"]["count"] for metric in metrics if "DriftedColumnsCount" in metric["metric_name"])
         columns_drifted = [
             metric["config"]["column"]
