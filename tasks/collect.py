@@ -28,7 +28,7 @@ log = logging.getLogger("everloop.collect")
 class Collected:
     """Complete windows with their rows, oldest first, and all rows that were read, in the order of capture.
 
-    Every row that was served since the day `since` was read; all rows, if it is None.
+    Every row that was served since the moment `since` was read; all rows, if it is None.
     """
 
     windows: tuple[tuple[Window, pd.DataFrame], ...]
@@ -43,7 +43,7 @@ def collect(
     """The windows that are not settled by the `known` decisions; with `at`, only what was known at that event time."""
     here, policy = settings(), spec.monitor
     after = resume_after(known, policy)
-    since = after.last[:10] if after and after.last else _open_since(known, policy)
+    since = after.last.split("|")[0] if after and after.last else _open_since(known, policy)
     captured = read_captured(here.inference, spec, until=at, since=since, also=watched.manifest.row_schema.names)
     joined = join_labels(captured, read_labels(here.labels, spec, until=at, since=since))
     moment = at if at is not None else pd.Timestamp.now("UTC").tz_localize(None)
@@ -58,7 +58,8 @@ def collect(
 def resume_after(known: Sequence[RetrainingDecision], policy: MonitorSpec) -> Window | None:
     """The row window after which everything still matters, None if all rows do (or windows are spans).
 
-    Windows whose labels may still come are open. A few settled ones before them stay, for small windows to be merged with.
+    Windows whose labels may still come are open. Where a window is smaller than `min_rows`, as many settled ones before them stay
+    as it may be merged with.
     """
     if not isinstance(policy.window, RowWindow):
         return None
@@ -70,8 +71,9 @@ def resume_after(known: Sequence[RetrainingDecision], policy: MonitorSpec) -> Wi
         if decision.window.before is not None and (first is None or decision.window.before < first)
     ]
     settled.sort(key=lambda window: window.before or 0)
-    spare = 1 + -(-policy.min_rows // policy.window.rows)
-    return anchor_of(settled[:-spare], policy.window)
+    size = policy.window.rows
+    spare = -(-policy.min_rows // size) if size < policy.min_rows else 0
+    return anchor_of(settled[: max(0, len(settled) - spare)], policy.window)
 
 
 def is_open(decision: RetrainingDecision, policy: MonitorSpec) -> bool:

@@ -59,8 +59,9 @@ def observe(spec: ModelSpec, watched: Watched, found: Collected, at: pd.Timestam
         serving=(service or {}).get("environment"),
         skew=_skew(spec, watched, captured) if source.reachable else None,
     )
-    whole_days = captured[captured["served_at"] >= pd.Timestamp(found.since)] if found.since else captured
-    usage = _usage(spec, whole_days, now, read_metrics(here.service_url(spec), keys) if service else None)
+    # the hour in which reading began may be there in part
+    whole = captured[captured["served_at"] >= pd.Timestamp(found.since).ceil("h")] if found.since else captured
+    usage = _usage(spec, whole, now, read_metrics(here.service_url(spec), keys) if service else None)
     log.info("dependencies: %s; usage: %s", dependencies.reason, usage.reason)
     return Surroundings(moment, source, dependencies, usage)
 

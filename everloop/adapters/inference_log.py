@@ -55,7 +55,7 @@ def read_captured(
     """Every captured prediction of the model in the order of capture, features as columns `features.<name>`.
 
     `also` are features that are read beside those of today's spec: a version before may take others. With `until`, only rows
-    whose event time is at or before it; with `since`, an ISO day, at least all that were served from that day on. Times are
+    whose event time is at or before it; with `since`, an ISO time, at least all that were served from then on. Times are
     naive UTC.
     """
     features = dict.fromkeys((*spec.features.names, *also))
@@ -73,7 +73,7 @@ def read_labels(
 ) -> pd.DataFrame:
     """The newest label of each prediction id or key: columns prediction_id, key, label, observed_at (naive UTC).
 
-    With `until`, only labels observed at or before it; with `since`, an ISO day, at least all that were sent from then on.
+    With `until`, only labels observed at or before it; with `since`, an ISO time, at least all that were sent from then on.
     """
     frame = _read(folder / spec.name, LABEL_COLUMNS, lambda line: _labels_of(line, spec), since)
     frame["observed_at"] = _times(frame["observed_at"])
@@ -176,9 +176,11 @@ def _labels_of(line: dict[str, Any], spec: ModelSpec) -> Iterator[dict[str, Any]
 def _read(folder: Path, columns: Sequence[str], rows_of: Any, since: str | None) -> pd.DataFrame:
     """Every row under `folder`: lines first, then the Parquet files of all other segments.
 
-    A segment is filed under the day on which it was opened, so the day before `since` may hold rows of it.
+    A segment is filed under the day on which it was opened, so the day before `since` may hold rows of it; a file that was
+    compacted before `since` cannot.
     """
     first = f"{pd.Timestamp(since) - pd.Timedelta(days=1):%Y-%m-%d}" if since else ""
+    begin = pd.Timestamp(since, tz="UTC").timestamp() if since else 0.0
     frames, read, torn, unreadable = [], set(), 0, 0
     for path in sorted(path for path in folder.glob("date=*/*.jsonl") if _day(path, folder) >= first):
         with contextlib.suppress(FileNotFoundError):  # compacted in this moment: its Parquet file is read below
@@ -189,7 +191,7 @@ def _read(folder: Path, columns: Sequence[str], rows_of: Any, since: str | None)
     compacted = [
         path
         for path in sorted(folder.glob("date=*/**/*.parquet"))
-        if path.stem not in read and _day(path, folder) >= first
+        if path.stem not in read and _day(path, folder) >= first and path.stat().st_mtime >= begin
     ]
     frames += [_same_columns(_read_parquet(path), columns) for path in compacted]
     if torn:

@@ -552,3 +552,14 @@ def test_features_that_today_s_spec_does_not_name_can_be_read_too(tmp_path: Path
     write(tmp_path / "inference" / "bikes", prediction(1))
     assert "features.city" not in read_captured(tmp_path / "inference", spec)
     assert read_captured(tmp_path / "inference", spec, also=["temp", "city"])["features.city"].tolist() == ["Porto"]
+
+
+def test_a_file_that_was_compacted_before_a_moment_is_not_read_for_what_came_after(tmp_path: Path) -> None:
+    write(tmp_path / "inference" / "bikes", prediction(9))
+    compact_captured(tmp_path / "inference", SPEC)
+    (file,) = (tmp_path / "inference").glob("*/date=*/**/*.parquet")
+    moment = datetime(2024, 3, 9, 12, tzinfo=UTC).timestamp()
+    for shift, expected in ((-1, []), (0, ["p9"]), (3600, ["p9"])):
+        os.utime(file, (moment + shift, moment + shift))
+        found = read_captured(tmp_path / "inference", SPEC, since="2024-03-09T12:00:00.000000")
+        assert found["prediction_id"].tolist() == expected

@@ -58,25 +58,23 @@ def test_a_decision_is_open_while_it_is_not_said_or_labels_may_change_it(
 
 def test_before_there_are_settled_windows_everything_is_read() -> None:
     assert resume_after([], POLICY) is None
-    assert resume_after([decided(0), decided(1)], POLICY) is None, "kept for small windows to be merged with"
+    assert resume_after([decided(0, labelled=50)], POLICY) is None
 
 
-def test_windows_go_on_after_the_last_settled_one_and_leave_some_to_merge_with() -> None:
+@pytest.mark.parametrize(("min_rows", "last"), [(20, 4), (100, 4), (101, 2), (250, 1), (600, None)])
+def test_windows_go_on_after_the_last_settled_one_but_for_those_that_small_ones_merge_with(
+    min_rows: int, last: int | None
+) -> None:
     known = [decided(position) for position in range(5)]
-    after = resume_after(known, POLICY)
-    assert after is not None
-    assert after.before == 2 * ROWS
-    wider = POLICY.model_copy(update={"min_rows": 250})
-    found = resume_after(known, wider)
-    assert found is not None
-    assert found.before == 0
+    after = resume_after(known, POLICY.model_copy(update={"min_rows": min_rows}))
+    assert (after and after.before) == (None if last is None else last * ROWS)
 
 
 def test_nothing_after_an_open_window_is_settled() -> None:
     known = [decided(position, labelled=50 if position == 3 else ROWS) for position in range(8)]
     after = resume_after(known, POLICY)
     assert after is not None
-    assert after.before == 0
+    assert after.before == 2 * ROWS
 
 
 def test_windows_of_another_size_and_spans_are_not_gone_on_from() -> None:
