@@ -15,7 +15,7 @@ from everloop.adapters.service import describe_service, read_metrics
 from everloop.adapters.source_probe import probe_source, read_keys
 from everloop.adapters.usage_log import error_total, read_usage, record_errors, record_usage
 from everloop.domain.dependencies import ColumnSkew, DependencyReport, SourceState, find_skew, judge_dependencies
-from everloop.domain.errors import DataError
+from everloop.domain.errors import DataError, EverloopError
 from everloop.domain.spec import ModelSpec
 from everloop.domain.spec_values import parse_duration
 from everloop.domain.usage import UsageReport, every_hour, judge_usage
@@ -48,7 +48,7 @@ def observe(spec: ModelSpec, watched: Watched, found: Collected, at: pd.Timestam
     here, now = settings(), pd.Timestamp.now("UTC").tz_localize(None)
     moment = at if at is not None else now
     source = probe_source(spec, base=here.data)
-    keys = here.api_keys(spec.serving)
+    keys = _keys(spec)
     service = describe_service(here.service_url(spec), keys)
     dependencies = judge_dependencies(
         source=source,
@@ -76,6 +76,15 @@ def raise_alarm(spec: ModelSpec, seen: Surroundings) -> list[str]:
     for reason in reasons:
         emit_alert(spec.name, reason, once=f"{pd.Timestamp.now('UTC'):%Y-%m-%dT%H}")
     return reasons
+
+
+def _keys(spec: ModelSpec) -> Sequence[str]:
+    """The service's API keys; without them its use and environment stay unknown, which is no reason to stop watching."""
+    try:
+        return settings().api_keys(spec.serving)
+    except EverloopError as exc:
+        log.warning("the service cannot be asked: %s", exc)
+        return ()
 
 
 def _skew(spec: ModelSpec, watched: Watched, captured: pd.DataFrame) -> Sequence[ColumnSkew] | None:
