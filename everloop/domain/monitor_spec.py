@@ -84,7 +84,7 @@ class MonitorSpec(Table):
         "fitted on; 0: never.",
     )
     max_loss_increase: float = Field(
-        0.05, ge=0, description="Share by which the loss may exceed the champion's validated one before it counts."
+        0.1, ge=0, description="Share by which the loss may exceed the champion's validated one before it counts."
     )
     persistence: Persistence = Field(
         "2 of 3", description="In how many of the last windows the same signal must stand."
