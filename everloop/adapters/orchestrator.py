@@ -99,14 +99,5 @@ def show_table(key: str, rows: Sequence[dict[str, Any]], *, description: str = "
         create_table_artifact(table=list(rows), key=_key(key), description=description or None)
 
 
-def show_link(key: str, address: str, *, text: str = "", description: str = "") -> None:
-    """Afterwards the run's page in the Prefect UI links to `address`; outside of a run nothing happens."""
-    from prefect.artifacts import create_link_artifact
-    from prefect.context import FlowRunContext, TaskRunContext
-
-    if FlowRunContext.get() or TaskRunContext.get():
-        create_link_artifact(link=address, link_text=text or None, key=_key(key), description=description or None)
-
-
 def _key(text: str) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", text.lower()).strip("-")

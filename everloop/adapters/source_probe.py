@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from glob import escape
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pandas as pd
 from pandas.api import types
 
-from everloop.adapters.sources import READERS, files_of, mask_password, quote_names, read_times
+from everloop.adapters.sources import mask_password, opened_files, read_times
 from everloop.domain.dependencies import ColumnType, SourceState
 from everloop.domain.errors import DataError, SchemaMismatch, SourceNotFound
 from everloop.domain.spec import ModelSpec
@@ -150,24 +148,8 @@ def _opened(spec: ModelSpec, base: Path) -> Iterator[_Files | _Database]:
 
 @contextmanager
 def _files(spec: ModelSpec, base: Path) -> Iterator[_Files]:
-    source = spec.data.source.removeprefix("file://")
-    path = Path(source) if Path(source).is_absolute() else base / source
-    files = files_of(path)
-    readers = {READERS[file.suffix.lower()] for file in files}
-    if len(readers) != 1:
-        found = "holds CSV and Parquet files; keep one kind" if readers else "no CSV or Parquet file is there"
-        raise SourceNotFound(f"{path}: {found}; correct data.source or bring the data")
-    names = quote_names([escape(str(file)) for file in files])
-    with duckdb.connect() as connection:
-        try:
-            connection.execute(
-                f"create temp view source as select * from {readers.pop()}({names}, union_by_name = true)"  # noqa: S608
-            )
-            yield _Files(connection, spec.data.query or "select * from source")
-        except duckdb.Error as exc:
-            raise DataError(
-                f"{path}: cannot be read: {str(exc).splitlines()[0]}; correct the file or data.query"
-            ) from exc
+    with opened_files(spec, base) as connection:
+        yield _Files(connection, spec.data.query or "select * from source")
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import escape, glob
 from pathlib import Path
@@ -120,6 +122,19 @@ def store_snapshot(rows: pd.DataFrame, folder: Path, *, source_rows: int, served
 
 
 def _from_files(spec: ModelSpec, base: Path) -> pd.DataFrame:
+    with opened_files(spec, base) as connection:
+        result: pd.DataFrame = connection.execute(spec.data.query or "select * from source").df()
+    return result
+
+
+@contextmanager
+def opened_files(spec: ModelSpec, base: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """DuckDB with the spec's files as the table `source`.
+
+    Raises:
+        SourceNotFound: no file is there, or files of both kinds are.
+        DataError: they cannot be read, or what is asked of them fails.
+    """
     source = spec.data.source.removeprefix("file://")
     path = Path(source) if Path(source).is_absolute() else base / source
     files = files_of(path)
@@ -136,12 +151,11 @@ def _from_files(spec: ModelSpec, base: Path) -> pd.DataFrame:
             connection.execute(
                 f"create temp view source as select * from {kinds.pop()}({names}, union_by_name = true)"  # noqa: S608
             )
-            result: pd.DataFrame = connection.execute(spec.data.query or "select * from source").df()
+            yield connection
         except duckdb.Error as exc:
             raise DataError(
                 f"{path}: cannot be read: {str(exc).splitlines()[0]}; correct the file or data.query"
             ) from exc
-    return result
 
 
 def files_of(path: Path) -> list[Path]:
