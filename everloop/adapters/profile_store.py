@@ -5,10 +5,11 @@
     profiles/<model>/version=7/slice=<name>/windows/<id>.profile     a row window, which never changes
     profiles/<model>/expired                                         the day before which nothing is kept
 
-An hour or day begins with one line: for each of its hours how many rows were merged in, and the newest of them in the order
+A file begins with one line: for each of its hours how many rows were merged in, and the newest of them in the order
 of capture (served_at, prediction_id), the watermark. Rows after the watermark are merged in; that line and the sketches are
-one file, renamed into place, so a kill leaves the old state or the new one. A day is renamed into place before its hours are
-deleted: hours beside their day are in it already. One lock a model serializes the processes of a host.
+one file, renamed into place, so a kill leaves the old state or the new one. The line has the digest of the sketches too: a
+file that a broken disk has changed is put aside as `<name>.unreadable` and made anew from rows. A day is renamed into place
+before its hours are deleted: hours beside their day are in it already. One lock a model serializes the processes of a host.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class ProfileStore:
                 f"{int(rows['event_time'].isna().sum()):,} of {len(rows):,} captured rows have no event_time; one a row is required"
             )
         folder, counted = self._of(version, slice), 0
-        with self._locked(fcntl.LOCK_EX):
+        with self._locked():
             expired = self._expired()
             kept = rows if expired is None else rows[rows["event_time"] >= expired]
             for day, of_day in kept.groupby(kept["event_time"].dt.floor("D")):
@@ -100,7 +101,7 @@ class ProfileStore:
     def between(self, version: str, start: datetime, end: datetime, *, slice: str = "") -> bytes | None:
         """The profile of the rows with start <= event time < end, both whole hours.
 
-        None if no row is kept, or if it cannot be told: part of the time has expired, or of a rolled-up day.
+        None if no row is kept, or if it cannot be told: part of the time has expired, or of a rolled-up day, or was unreadable.
 
         Raises:
             ValueError: `start` or `end` is not a whole hour.
@@ -111,7 +112,7 @@ class ProfileStore:
                 f"{first} to {last} are not whole hours, which profiles are kept by; keep it with put_window"
             )
         found = []
-        with self._locked(fcntl.LOCK_SH):
+        with self._locked():
             expired = self._expired()
             if expired is not None and first < expired:
                 return None
@@ -120,6 +121,8 @@ class ProfileStore:
                 if begin >= last or begin + (_HOUR if "T" in path.stem else _DAY) <= first:
                     continue
                 stretch = _read(path)
+                if stretch is None:
+                    return None
                 inside = [first <= pd.Timestamp(hour) < last for hour in stretch.hours]
                 if all(inside):
                     found.append(stretch.profile)
@@ -130,7 +133,7 @@ class ProfileStore:
     def roll_up(self, before: datetime) -> int:
         """How many days ended at or before `before` and became one file each."""
         days = 0
-        with self._locked(fcntl.LOCK_EX):
+        with self._locked():
             for folder in self._folders():
                 by_day: dict[str, list[Path]] = {}
                 for path in sorted(folder.glob("*T*.profile")):
@@ -146,32 +149,38 @@ class ProfileStore:
         Rows of that time are not profiled again.
         """
         gone = []
-        with self._locked(fcntl.LOCK_EX):
+        with self._locked():
             until = _utc(older_than).floor("D")
             until = max(until, self._expired() or until)
-            _write(self._folder / "expired", until.isoformat().encode())
+            _replace(self._folder / "expired", until.isoformat().encode())
             for folder in self._folders():
-                gone += [path for path in sorted(folder.glob("*.profile")) if _begin(path) < until]
+                gone += [path for path in _files(folder) if _begin(path) < until]
                 made_before = _utc(older_than).tz_localize("UTC").timestamp()
-                gone += [
-                    path for path in sorted(folder.glob("windows/*.profile")) if path.stat().st_mtime < made_before
-                ]
+                gone += [path for path in _files(folder / "windows") if path.stat().st_mtime < made_before]
             for path in gone:
                 path.unlink()
         return gone
 
     def window(self, version: str, window_id: str, *, slice: str = "") -> bytes | None:
         """The profile that is kept of a row window, None if there is none."""
-        path = self._of(version, slice) / "windows" / f"{_as_name(window_id)}.profile"
-        return path.read_bytes() if path.exists() else None
+        with self._locked():
+            return self._window(self._window_path(version, window_id, slice))
 
     def put_window(self, version: str, window_id: str, profile: bytes, *, slice: str = "") -> bytes:
         """The profile that is kept of the row window from now on: the first one that was put."""
-        path = self._of(version, slice) / "windows" / f"{_as_name(window_id)}.profile"
-        with self._locked(fcntl.LOCK_EX):
-            if not path.exists():
-                _write(path, profile)
-            return path.read_bytes()
+        path = self._window_path(version, window_id, slice)
+        with self._locked():
+            kept = self._window(path)
+            if kept is None:
+                _write(path, _Stretch("", {}, profile))
+            return profile if kept is None else kept
+
+    def _window_path(self, version: str, window_id: str, slice: str) -> Path:
+        return self._of(version, slice) / "windows" / f"{_as_name(window_id)}.profile"
+
+    def _window(self, path: Path) -> bytes | None:
+        found = _read(path) if path.exists() else None
+        return None if found is None else found.profile
 
     def _of(self, version: str, slice: str) -> Path:
         return self._folder / f"version={_as_name(str(version))}" / f"slice={_as_name(slice)}"
@@ -184,25 +193,25 @@ class ProfileStore:
         return pd.Timestamp(path.read_text()) if path.exists() else None
 
     @contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / ".lock").open("a") as file:
-            fcntl.flock(file, how)  # let go of when the file is closed, also by a kill
+            fcntl.flock(file, fcntl.LOCK_EX)  # let go of when the file is closed, also by a kill
             yield
 
 
 def _bring_up_to_date(path: Path, rows: pd.DataFrame, profile: Callable[[pd.DataFrame], bytes], schema: str) -> int:
     """How many of `rows`, all of this hour or day, were not counted before; afterwards the file counts them."""
-    if not path.exists():
-        _write_stretch(path, _Stretch(schema, _count(rows), profile(rows)))
+    stored = _read(path) if path.exists() else None
+    if stored is None:
+        _write(path, _Stretch(schema, _count(rows), profile(rows)))
         return len(rows)
-    stored = _read(path)
     is_new = _after_watermarks(rows, stored.hours)
     known = _hours(rows[~is_new]).value_counts().to_dict()
     surplus = sum(max(0, known.get(hour, 0) - merged.rows) for hour, merged in stored.hours.items())
     are_all_known = all(known.get(hour, 0) >= merged.rows for hour, merged in stored.hours.items())
     if are_all_known and (surplus or stored.schema != schema):
-        _write_stretch(path, _Stretch(schema, _count(rows), profile(rows)))
+        _write(path, _Stretch(schema, _count(rows), profile(rows)))
         return surplus + int(is_new.sum())
     if surplus:
         log.warning("%s: %d rows became visible late and cannot be told from those that have expired", path, surplus)
@@ -211,7 +220,7 @@ def _bring_up_to_date(path: Path, rows: pd.DataFrame, profile: Callable[[pd.Data
         hours = {**stored.hours}
         for hour, more in _count(new).items():
             hours[hour] = replace(more, rows=more.rows + hours[hour].rows) if hour in hours else more
-        _write_stretch(path, replace(stored, hours=hours, profile=merge_profiles([stored.profile, profile(new)])))
+        _write(path, replace(stored, hours=hours, profile=merge_profiles([stored.profile, profile(new)])))
     return len(new)
 
 
@@ -244,16 +253,26 @@ def _hours(rows: pd.DataFrame) -> pd.Series:
 
 
 def _roll_up_day(path: Path, hours: list[Path]) -> int:
-    """1 if the day was made from its hours, 0 if a killed roll-up had made it; the hours are gone in both cases."""
+    """1 if the day was made from its hours, 0 if a killed roll-up had made it; the hours are gone in both cases.
+
+    0 too if an hour was unreadable: it is put aside, and the others stay for the next time.
+    """
     is_made = path.exists()
     if not is_made:
-        stretches = [_read(hour) for hour in hours]
+        stretches = [stretch for hour in hours if (stretch := _read(hour)) is not None]
+        if len(stretches) < len(hours):
+            return 0
         counted = {name: merged for stretch in stretches for name, merged in stretch.hours.items()}
         schema = "+".join(sorted({stretch.schema for stretch in stretches}))
-        _write_stretch(path, _Stretch(schema, counted, merge_profiles([stretch.profile for stretch in stretches])))
+        _write(path, _Stretch(schema, counted, merge_profiles([stretch.profile for stretch in stretches])))
     for hour in hours:
         hour.unlink()
     return int(not is_made)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The profiles in `folder`, and those that were put aside."""
+    return sorted([*folder.glob("*.profile"), *folder.glob("*.unreadable")])
 
 
 def _current_stretches(folder: Path) -> Iterator[Path]:
@@ -267,19 +286,33 @@ def _begin(path: Path) -> pd.Timestamp:
     return pd.Timestamp(path.stem)
 
 
-def _read(path: Path) -> _Stretch:
+def _read(path: Path) -> _Stretch | None:
+    """What the file holds; None if it is not what was written, and then it is put aside."""
     header, _, profile = path.read_bytes().partition(b"\n")
-    found = json.loads(header)
-    hours = {hour: _Merged(**merged) for hour, merged in found["hours"].items()}
-    return _Stretch(found["schema"], hours, profile)
+    try:
+        found = json.loads(header)
+        if found["sha256"] == _digest(profile):
+            hours = {hour: _Merged(**merged) for hour, merged in found["hours"].items()}
+            return _Stretch(found["schema"], hours, profile)
+    except (ValueError, KeyError, TypeError):
+        pass  # no header of ours; said below
+    aside = path.with_suffix(".unreadable")
+    path.replace(aside)
+    log.error("%s is not what was written (a broken disk?); it is now %s, and made anew from rows", path, aside.name)
+    return None
 
 
-def _write_stretch(path: Path, stretch: _Stretch) -> None:
-    header = {"schema": stretch.schema, "hours": {hour: asdict(merged) for hour, merged in stretch.hours.items()}}
-    _write(path, json.dumps(header).encode() + b"\n" + stretch.profile)
+def _write(path: Path, stretch: _Stretch) -> None:
+    hours = {hour: asdict(merged) for hour, merged in stretch.hours.items()}
+    header = {"schema": stretch.schema, "hours": hours, "sha256": _digest(stretch.profile)}
+    _replace(path, json.dumps(header).encode() + b"\n" + stretch.profile)
 
 
-def _write(path: Path, data: bytes) -> None:
+def _digest(profile: bytes) -> str:
+    return hashlib.sha256(profile).hexdigest()
+
+
+def _replace(path: Path, data: bytes) -> None:
     """Afterwards the file holds `data`, or what it held before. Under the lock one draft a file is enough."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")

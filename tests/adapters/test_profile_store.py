@@ -299,6 +299,39 @@ def test_a_row_window_is_kept_as_it_was_put_first(store: ProfileStore) -> None:
     assert store.window("8", "rows-0-9") is None
 
 
+@pytest.mark.parametrize("broken", [b"", b"garbage", b"{}\n", b'{"sha256": "0", "hours": {}, "schema": ""}\nsketch'])
+def test_a_file_that_a_broken_disk_changed_is_put_aside_and_made_anew(
+    broken: bytes, store: ProfileStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = captured([5.1, 5.2, 5.3])
+    store.update("7", rows, profile)
+    (hour,) = tmp_path.rglob("*T05.profile")
+    hour.write_bytes(broken)
+    assert store.between("7", START, END) is None
+    assert "is not what was written" in caplog.text
+    assert hour.with_suffix(".unreadable").read_bytes() == broken
+    store.update("7", rows, profile)
+    assert between(store).rows == 3
+
+
+def test_an_unreadable_row_window_is_as_one_that_was_never_made(store: ProfileStore, tmp_path: Path) -> None:
+    store.put_window("7", "w", b"sketch")
+    (file,) = tmp_path.rglob("windows/*.profile")
+    file.write_bytes(file.read_bytes()[:-1])
+    assert store.window("7", "w") is None
+    assert store.put_window("7", "w", b"anew") == b"anew"
+
+
+def test_a_day_with_an_unreadable_hour_waits_to_be_rolled_up(store: ProfileStore, tmp_path: Path) -> None:
+    rows = captured([5.1, 6.2])
+    store.update("7", rows, profile)
+    next(tmp_path.rglob("*T06.profile")).write_bytes(b"")
+    assert store.roll_up(END) == 0
+    store.update("7", rows, profile)
+    assert store.roll_up(END) == 1
+    assert between(store).rows == 2
+
+
 def test_rolled_up_days_are_one_file_and_part_of_a_day_cannot_be_told_any_more(
     store: ProfileStore, tmp_path: Path
 ) -> None:
