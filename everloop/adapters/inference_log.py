@@ -26,6 +26,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from everloop.domain.errors import DataError
 from everloop.domain.spec import ModelSpec
 
 log = logging.getLogger("everloop.inference_log")
@@ -267,7 +268,13 @@ def _parse(data: bytes, rows_of: Any) -> tuple[list[dict[str, Any]], int, int]:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     """The file as a frame; whole numbers beside nulls stay whole."""
-    table = pq.ParquetFile(path).read()
+    try:
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as exc:
+        raise DataError(
+            f"{path} cannot be read ({exc}); a complete Parquet file is required, and its rows are nowhere else: bring it back "
+            "from a copy, or move it out of the folder to go on without its rows"
+        ) from exc
     frame = table.to_pandas()
     for name in table.column_names:
         column = table.column(name)

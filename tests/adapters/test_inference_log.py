@@ -6,6 +6,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
@@ -26,6 +27,7 @@ from everloop.adapters.inference_log import (
     read_labels,
     served_examples,
 )
+from everloop.domain.errors import DataError
 from serving.capture import Segments
 from tests.factories import make_spec
 
@@ -563,3 +565,13 @@ def test_a_file_that_was_compacted_before_a_moment_is_not_read_for_what_came_aft
         os.utime(file, (moment + shift, moment + shift))
         found = read_captured(tmp_path / "inference", SPEC, since="2024-03-09T12:00:00.000000")
         assert found["prediction_id"].tolist() == expected
+
+
+def test_a_parquet_file_that_cannot_be_read_is_named_and_nothing_is_left_out_in_silence(tmp_path: Path) -> None:
+    write(tmp_path / "inference" / "bikes", prediction(1))
+    compact_captured(tmp_path / "inference", SPEC)
+    (file,) = tmp_path.rglob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-8])
+    with pytest.raises(DataError, match=re.escape(f"{file} cannot be read")) as refused:
+        read_captured(tmp_path / "inference", SPEC)
+    assert "move it out of the folder to go on without its rows" in str(refused.value)
