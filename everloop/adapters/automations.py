@@ -52,12 +52,13 @@ _FAILED_BODY = (
 
 
 def ensure_automations(models: Sequence[tuple[str, timedelta]], *, notify: str | None, api: str | None = None) -> None:
-    """Afterwards the Prefect server has exactly the alert automations of `models`: (name, how often it is monitored).
+    """Afterwards the Prefect server has the alert automations of `models`: (name, how often it is monitored).
 
     `notify` names the notification block they send through, as '<block type slug>/<block name>'; without one they do
     nothing but show in Prefect's event feed. `api` is the server's API URL, default: the one Prefect is configured
     with. An automation that is as it should be is left alone, with what it has counted; one that a person paused stays
-    paused; those of other models are removed.
+    paused. Those of other models are removed, unless the server has a deployment `monitor/<model>` of them: that may be of
+    another project.
 
     Raises:
         EverloopError: there is no such block on the server, or it sends no notifications.
@@ -65,8 +66,10 @@ def ensure_automations(models: Sequence[tuple[str, timedelta]], *, notify: str |
     with _client(api) as client:
         block = None if notify is None else _block_id(client, notify)
         wanted = {made.name: made for made in automations_for(models, block)}
-        kept: set[str] = set()
+        kept, elsewhere = set[str](), {SILENT.format(model=model) for model in _monitored(client)}
         for found in _ours(client):
+            if found.name not in wanted and found.name in elsewhere:
+                continue
             if found.name not in wanted or found.name in kept:
                 client.delete_automation(found.id)
                 log.info("removed the automation %r: its model is gone", found.name)
@@ -163,6 +166,17 @@ def _ours(client: SyncPrefectClient) -> list[Automation]:
     while page := client.read_automations(automations=mark, limit=_PAGE, offset=len(found)):
         found += page
     return found
+
+
+def _monitored(client: SyncPrefectClient) -> set[str]:
+    """The models that have a monitor deployed on the server."""
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+
+    monitors = FlowFilter(name=FlowFilterName(any_=["monitor"]))
+    found: list[str] = []
+    while page := client.read_deployments(flow_filter=monitors, limit=_PAGE, offset=len(found)):
+        found += [deployment.name for deployment in page]
+    return set(found)
 
 
 def _block_id(client: SyncPrefectClient, notify: str) -> Any:

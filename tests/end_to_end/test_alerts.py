@@ -237,6 +237,20 @@ def test_the_automations_of_models_that_are_gone_are_removed_and_those_of_a_pers
     assert set(server.automations()) == {ALERTS, FAILED, "buses monitor silent", "ferry monitor silent"}
 
 
+def test_the_automation_of_a_model_that_another_project_deployed_there_stays(server: Server) -> None:
+    ensure_automations([("trams", HOUR), ("buses", HOUR)], notify=None, api=server.api)
+    with SyncPrefectClient(server.api) as client:
+        flow = client.create_flow_from_name("monitor")
+        made = client.create_deployment(flow_id=flow, name="trams")
+
+        ensure_automations([("buses", HOUR)], notify=None, api=server.api)
+        assert {"trams monitor silent", "buses monitor silent"} <= set(server.automations())
+
+        client.delete_deployment(made)
+        ensure_automations([("buses", HOUR)], notify=None, api=server.api)
+        assert "trams monitor silent" not in server.automations()
+
+
 def test_a_block_that_is_not_on_the_server_is_refused_and_nothing_changes(server: Server, pager: Pager) -> None:
     before = server.automations()
     message = (
