@@ -1,0 +1,236 @@
+"""The data quality of one column of a window, given what training saw of it.
+
+An error means that training on these rows would be training on broken data; a warning is for a person to read. A share counts
+only if its rise is significant and above a floor, so that few rows do not alarm by chance and many rows do not alarm by
+harmless change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from everloop.domain.checks import Finding
+from everloop.domain.schema import FeatureSchema
+from everloop.domain.summaries import ColumnSummary
+
+TESTS = 6  # of one column, at most
+NULLS_WARN, NULLS_FAIL = 0.01, 0.2  # rise of the share of nulls
+BROKEN_FAIL = 0.01  # share of infinite or impossible values: training refuses a single one, the window waits for more
+UNSEEN_WARN, RESPELT_FAIL = 0.01, 0.2
+FORM_FAIL, PURE = 0.2, 0.95  # a column is numbers, or texts, if this share of its values is
+CONSTANT_ROWS, USUAL = 50, 0.5
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+Severity = Literal["error", "warning"]
+
+
+def judge_column(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, *, alpha: float) -> Iterator[Finding]:
+    """What is wrong with the values `now`, at the false-alarm rate `alpha` of each test; `then` is what training saw."""
+    yield from _nulls(feature, then, now, alpha)
+    if not now.present:
+        return
+    if feature.role == "numeric":
+        yield from _finite(feature, then, now, alpha)
+        yield from _in_range(feature, then, now, alpha)
+    elif now.categories is not None and then.categories is not None:
+        yield from _form(feature, then.categories, now.categories, alpha)
+        yield from _unseen(feature, then.categories, now.categories, alpha)
+    yield from _varies(feature, then, now)
+
+
+def _nulls(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alpha: float) -> Iterator[Finding]:
+    rise, p_value = _rise(then.nulls, then.n, now.nulls, now.n)
+    if p_value >= alpha or rise < NULLS_WARN:
+        return
+    was = f"{_share(then.nulls, then.n):.1%} in the training data"
+    if not now.present:
+        rule = "is a number" if feature.role == "numeric" else "is not empty"
+        message = f"all {now.n:,} values are null or unreadable, {was}; mend the source or take it out of [features]"
+        yield _found(feature.name, rule, "error", message)
+        return
+    message = f"{now.nulls:,} of {now.n:,} values ({now.nulls / now.n:.1%}) are null, {was}; mend the source"
+    yield _found(feature.name, "has values", "error" if rise >= NULLS_FAIL else "warning", message)
+
+
+def _finite(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alpha: float) -> Iterator[Finding]:
+    if not _has_numbers(now) and not now.infinite:
+        message = f"no value of {now.present:,} is a number, training saw numbers; mend the source"
+        yield _found(feature.name, "is a number", "error", message)
+    if now.infinite:
+        severity = _severity_of_broken(then.infinite, then, now.infinite, now, alpha)
+        message = f"{now.infinite:,} of {now.n:,} values are infinite, none may be; mend the source"
+        yield _found(feature.name, "is finite", severity, message)
+
+
+def _in_range(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alpha: float) -> Iterator[Finding]:
+    outside = _outside(feature, now)
+    if outside:
+        low, high = _ends(now)
+        severity = _severity_of_broken(_outside(feature, then), then, outside, now, alpha)
+        message = (
+            f"about {outside:,} of {now.n:,} values are outside the range of the spec, {_range(feature)}: found {low:g} to "
+            f"{high:g}; mend the source or widen features.ranges"
+        )
+        yield _found(feature.name, "is in range", severity, message)
+
+
+def _form(feature: FeatureSchema, then: Mapping[str, int], now: Mapping[str, int], alpha: float) -> Iterator[Finding]:
+    """Categories that were numbers and now are words, or the other way round: somebody coded them anew."""
+    total, n = sum(then.values()), sum(now.values())
+    numbers_then, numbers_now = _numbers(then), _numbers(now)
+    for was, is_, old, new in (
+        ("numbers", "words", total - numbers_then, n - numbers_now),
+        ("words", "numbers", numbers_then, numbers_now),
+    ):
+        if total and old / total <= 1 - PURE:
+            rise, p_value = _rise(old, total, new, n)
+            if p_value < alpha and rise >= FORM_FAIL:
+                message = (
+                    f"{new:,} of {n:,} values ({new / n:.1%}) are {is_} (most often {_most_common(now, is_)!r}), training saw "
+                    f"{was}: the categories are coded anew; send them as before or train on the new code"
+                )
+                yield _found(feature.name, "keeps its type", "error", message)
+
+
+def _unseen(feature: FeatureSchema, then: Mapping[str, int], now: Mapping[str, int], alpha: float) -> Iterator[Finding]:
+    """Categories training never saw. New ones are life, which retraining learns; known ones spelt otherwise are an error.
+
+    The share expected of unseen categories is that of those seen once (Good 1953).
+    """
+    unseen = {name: count for name, count in now.items() if name not in then}
+    total, n, hits = sum(then.values()), sum(now.values()), sum(unseen.values())
+    rise, p_value = _rise(sum(count == 1 for count in then.values()), total, hits, n)
+    if not unseen or p_value >= alpha or rise < UNSEEN_WARN:
+        return
+    known = {_plain(name) for name in then}
+    respelt = sum(count for name, count in unseen.items() if _plain(name) in known)
+    first = max(unseen, key=lambda name: unseen[name])
+    if respelt / n >= RESPELT_FAIL:
+        message = (
+            f"{respelt:,} of {n:,} values ({respelt / n:.1%}) are known categories in another spelling (most often {first!r}): "
+            "case or blanks differ; send them as before"
+        )
+        yield _found(feature.name, "keeps its spelling", "error", message)
+        return
+    message = (
+        f"{hits:,} of {n:,} values ({hits / n:.1%}) are categories that training never saw (most often {first!r}); retrain "
+        "when they are real, mend the source when they are not"
+    )
+    yield _found(feature.name, "is known", "warning", message)
+
+
+def _varies(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary) -> Iterator[Finding]:
+    """One value in the whole window that was not the usual one: chance gives it with less than 2**-50.
+
+    Never an error: a day has one season. A usual value, such as "no holiday", may fill weeks and is nothing to tell.
+    """
+    value, mass = _only_value(now), 0.0
+    if now.n < CONSTANT_ROWS or now.nulls or value is None or not then.present or _only_value(then) is not None:
+        return
+    if then.categories is not None:
+        mass = then.categories.get(str(value), 0) / then.present
+    elif then.cdf is not None and not isinstance(value, str):
+        below, upto = then.cdf(np.array([np.nextafter(value, -np.inf), value]))
+        mass = float(upto - below)
+    if mass < USUAL:
+        message = (
+            f"every one of {now.n:,} values is {value}, training saw it in {mass:.1%}; look whether its source is stuck"
+        )
+        yield _found(feature.name, "varies", "warning", message)
+
+
+def shares_of(feature: FeatureSchema, then: ColumnSummary | None, now: ColumnSummary) -> dict[str, float]:
+    """The shares of a column that are worth a chart, 0 to 1, by '<column>.<what>'."""
+    shares = {"nulls": now.nulls / now.n}
+    if feature.role == "numeric":
+        shares["infinite"] = now.infinite / now.n
+        if feature.low is not None or feature.high is not None:
+            shares["outside"] = _outside(feature, now) / now.n
+    elif now.categories and then is not None and then.categories is not None:
+        unseen = sum(count for name, count in now.categories.items() if name not in then.categories)
+        shares["unseen"] = unseen / sum(now.categories.values())
+    return {f"{feature.name}.{what}": share for what, share in shares.items()}
+
+
+def _rise(was: int, of: int, hits: int, n: int) -> tuple[float, float]:
+    """How much a share rose, and the probability of so many hits or more under the beta-binomial predictive of the reference.
+
+    Jeffreys prior: Beta(1/2, 1/2) (Gelman et al., Bayesian Data Analysis, 3rd ed., 2.4); of a column that training
+    did not profile there is only the prior.
+    """
+    rise = hits / n - (was / of if of else 0.0)
+    return rise, float(stats.betabinom.sf(hits - 1, n, was + 0.5, of - was + 0.5))
+
+
+def _severity_of_broken(was: int, then: ColumnSummary, hits: int, now: ColumnSummary, alpha: float) -> Severity:
+    rise, p_value = _rise(was, then.n, hits, now.n)
+    return "error" if p_value < alpha and rise >= BROKEN_FAIL else "warning"
+
+
+def _outside(feature: FeatureSchema, column: ColumnSummary) -> int:
+    """How many values lie outside the range of the spec; 0 is exact, more is as exact as the distribution function.
+
+    Rows are float32, so are the ends: 0.7 as float32 lies below 0.7.
+    """
+    if not _has_numbers(column) or (feature.low is None and feature.high is None):
+        return 0
+    assert column.cdf is not None
+    least, most = _ends(column)
+    low = -np.inf if feature.low is None else float(np.float32(feature.low))
+    high = np.inf if feature.high is None else float(np.float32(feature.high))
+    if least >= low and most <= high:
+        return 0
+    below = column.cdf(np.array([np.nextafter(low, -np.inf)]))[0] if least < low else 0.0
+    above = 1 - column.cdf(np.array([high]))[0] if most > high else 0.0
+    return max(1, round(float(below + above) * (column.present - column.infinite)))
+
+
+def _has_numbers(column: ColumnSummary) -> bool:
+    return column.cdf is not None and column.support is not None and len(column.support) > 0
+
+
+def _ends(column: ColumnSummary) -> tuple[float, float]:
+    assert column.support is not None
+    low = column.support[0] if column.low is None else column.low
+    high = column.support[-1] if column.high is None else column.high
+    return float(low), float(high)
+
+
+def _only_value(column: ColumnSummary) -> float | str | None:
+    """The one value that the whole column holds, None if there are several."""
+    if column.categories is not None:
+        return next(iter(column.categories)) if len(column.categories) == 1 else None
+    if not _has_numbers(column) or column.infinite:
+        return None
+    low, high = _ends(column)
+    return low if low == high else None
+
+
+def _numbers(categories: Mapping[str, int]) -> int:
+    return sum(count for name, count in categories.items() if _NUMBER.fullmatch(name))
+
+
+def _most_common(categories: Mapping[str, int], form: str) -> str:
+    of_form = [name for name in categories if bool(_NUMBER.fullmatch(name)) == (form == "numbers")]
+    return max(of_form, key=lambda name: categories[name])
+
+
+def _plain(category: str) -> str:
+    return " ".join(category.split()).casefold()
+
+
+def _range(feature: FeatureSchema) -> str:
+    low = "-inf" if feature.low is None else f"{feature.low:g}"
+    return f"[{low}, {'inf' if feature.high is None else f'{feature.high:g}'}]"
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _found(column: str, rule: str, severity: Severity, message: str) -> Finding:
+    return Finding(column=column, rule=rule, severity=severity, message=message)
