@@ -10,13 +10,12 @@ from typing import Any
 import pandas as pd
 from pandas.api import types
 
-from everloop.adapters.sources import mask_password, opened_files, read_times
+from everloop.adapters.sources import mask_password, opened_database, opened_files, read_times
 from everloop.domain.dependencies import ColumnType, SourceState
-from everloop.domain.errors import DataError, SchemaMismatch, SourceNotFound
+from everloop.domain.errors import DataError, SchemaMismatch
 from everloop.domain.spec import ModelSpec
 
 MAX_KEYS = 5000
-_CONNECT_SECONDS = 10
 _HEAD = 1000  # rows by which a database's column types are told: SQLite has types of values only
 _KEYS_AT_ONCE = 1000  # databases bound the parameters of a statement
 
@@ -154,22 +153,8 @@ def _files(spec: ModelSpec, base: Path) -> Iterator[_Files]:
 
 @contextmanager
 def _database(spec: ModelSpec) -> Iterator[_Database]:
-    import sqlalchemy
-
-    where = mask_password(spec.data.source)
-    try:
-        url = sqlalchemy.make_url(spec.data.source)
-        patience = {"connect_timeout": _CONNECT_SECONDS} if url.get_driver_name().startswith("psycopg") else {}
-        engine = sqlalchemy.create_engine(url, connect_args=patience)
-        if engine.dialect.name == "sqlite" and engine.url.database and not Path(engine.url.database).is_file():
-            raise SourceNotFound(f"{where}: the database file does not exist; correct data.source")
-        with engine.connect() as connection:
-            yield _Database(connection, spec.data.query or "")
-    except (sqlalchemy.exc.SQLAlchemyError, pd.errors.DatabaseError, ModuleNotFoundError, ValueError) as exc:
-        cause: Any = getattr(exc.__cause__ or exc, "orig", None) or exc.__cause__ or exc
-        raise SourceNotFound(
-            f"{where}: cannot be read: {str(cause).splitlines()[0]}; check the URL, the driver and data.query"
-        ) from exc
+    with opened_database(spec) as connection:
+        yield _Database(connection, spec.data.query or "")
 
 
 def _iso(newest: Any, spec: ModelSpec) -> tuple[str | None, str]:

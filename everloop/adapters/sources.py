@@ -27,6 +27,7 @@ READERS = {
     ".parquet": "read_parquet",
     ".pq": "read_parquet",
 }
+_CONNECT_SECONDS = 10  # a database that does not answer by then is not reachable
 
 
 @dataclass(frozen=True)
@@ -172,13 +173,27 @@ def files_of(path: Path) -> list[Path]:
 def _from_database(spec: ModelSpec) -> pd.DataFrame:
     import sqlalchemy
 
+    with opened_database(spec) as connection:
+        return pd.read_sql(sqlalchemy.text(spec.data.query or ""), connection)
+
+
+@contextmanager
+def opened_database(spec: ModelSpec) -> Iterator[Any]:
+    """A SQLAlchemy connection to the spec's database.
+
+    Raises:
+        SourceNotFound: it cannot be reached, or what is asked of it fails; passwords are masked.
+    """
+    import sqlalchemy
+
     where = mask_password(spec.data.source)
     try:
-        engine = sqlalchemy.create_engine(spec.data.source)
-        if engine.dialect.name == "sqlite" and engine.url.database and not Path(engine.url.database).is_file():
+        url = sqlalchemy.make_url(spec.data.source)
+        patience = {"connect_timeout": _CONNECT_SECONDS} if url.get_driver_name().startswith("psycopg") else {}
+        if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
             raise SourceNotFound(f"{where}: the database file does not exist; correct data.source")
-        with engine.connect() as connection:
-            return pd.read_sql(sqlalchemy.text(spec.data.query or ""), connection)
+        with sqlalchemy.create_engine(url, connect_args=patience).connect() as connection:
+            yield connection
     except (sqlalchemy.exc.SQLAlchemyError, pd.errors.DatabaseError, ModuleNotFoundError, ValueError) as exc:
         cause: Any = getattr(exc.__cause__ or exc, "orig", None) or exc.__cause__ or exc
         raise SourceNotFound(
