@@ -16,7 +16,7 @@ from everloop.settings import settings
 from tasks.collect import collect, look_back
 from tasks.compact import compact
 from tasks.decide import decide, publish
-from tasks.examine import examine, fill, is_pending, is_settled
+from tasks.examine import examine, fill, is_pending
 from tasks.observe import observe, raise_alarm
 from tasks.sweep import sweep
 from tasks.tidy import tidy
@@ -51,7 +51,6 @@ def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[R
     surroundings = observe(spec, watched, found, at)
     decided = {decision.id: decision for decision in known}
     pending = [(window, rows) for window, rows in found.windows if is_pending(window, rows, champion, decided, spec)]
-    pending = [(window, rows) for window, rows in pending if not is_settled(spec, window, decided)]
     newest = found.windows[-1][0].id if found.windows else ""
     if newest not in [window.id for window, _ in pending]:
         raise_alarm(spec, surroundings)

@@ -43,7 +43,7 @@ def collect(
     """The windows that are not settled by the `known` decisions; with `at`, only what was known at that event time."""
     here, policy = settings(), spec.monitor
     after = resume_after(known, policy)
-    since = after.last.split("|")[0] if after and after.last else _open_since(known, policy)
+    since = after.served_until if after and after.last else _open_since(known, policy)
     captured = read_captured(here.inference, spec, until=at, since=since, also=watched.manifest.row_schema.names)
     joined = join_labels(captured, read_labels(here.labels, spec, until=at, since=since))
     moment = at if at is not None else pd.Timestamp.now("UTC").tz_localize(None)
@@ -80,8 +80,7 @@ def is_open(decision: RetrainingDecision, policy: MonitorSpec) -> bool:
     """True while the decision is not said yet, or labels may change it: it has not fired, and they are not too late."""
     if not decision.published:
         return True
-    served = decision.window.last or decision.window.end
-    age = _now() - datetime.fromisoformat(served.split("|")[0])
+    age = _now() - datetime.fromisoformat(decision.window.served_until or decision.window.end)
     waits = decision.performance.labelled < decision.performance.rows
     return not decision.is_fired and waits and age < parse_duration(policy.max_label_delay)
 
@@ -104,7 +103,7 @@ def look_back(spec: ModelSpec, champion: str) -> Sequence[RetrainingDecision]:
 
 
 def _open_since(known: Sequence[RetrainingDecision], policy: MonitorSpec) -> str | None:
-    """The day from which rows are needed for span windows: of the first open window, and of as many as small ones need."""
+    """The day (ISO) from which rows are needed for span windows: of the first open window, and of as many as small ones need."""
     if not known or isinstance(policy.window, RowWindow):
         return None
     rows, needed = 0, list[RetrainingDecision]()
@@ -114,8 +113,8 @@ def _open_since(known: Sequence[RetrainingDecision], policy: MonitorSpec) -> str
         needed.append(decision)
         rows += decision.window.rows
     needed += [decision for decision in known if is_open(decision, policy)]
-    days = [decision.window.served_from for decision in needed]
-    return None if None in days or rows < policy.min_rows else min(day for day in days if day)
+    begins = [decision.window.served_from for decision in needed]
+    return None if None in begins or rows < policy.min_rows else min(begin for begin in begins if begin)[:10]
 
 
 def _now() -> datetime:

@@ -53,10 +53,14 @@ class Examined:
 def is_pending(
     window: Window, rows: pd.DataFrame, champion: Version, known: Mapping[str, RetrainingDecision], spec: ModelSpec
 ) -> bool:
-    """True if the window is not among the `known` decisions, or was not said, or has labels that may change its decision."""
-    decision = known.get(decision_id(spec.name, window))
+    """True if the window is not decided, or its decision was not said, or labels may change it.
+
+    One that was decided so long ago that it is not among the `known` decisions is left as it is.
+    """
+    name = decision_id(spec.name, window)
+    decision = known.get(name)
     if decision is None:
-        return True
+        return decisions().find(name) is None
     if decision.version != champion.number or not is_open(decision, spec.monitor):
         return False
     mine = rows[rows["model_version"] == champion.number]
@@ -64,12 +68,6 @@ def is_pending(
         int(mine["label"].notna().sum()), rows=len(mine), min_label_coverage=spec.monitor.min_label_coverage
     )
     return not decision.published or changes
-
-
-def is_settled(spec: ModelSpec, window: Window, known: Mapping[str, RetrainingDecision]) -> bool:
-    """True if the window was decided so long ago that it is not among the `known` decisions; it is left as it is."""
-    name = decision_id(spec.name, window)
-    return name not in known and decisions().find(name) is not None
 
 
 def fill(window: Window, rows: pd.DataFrame, found: Collected, spec: ModelSpec, champion: Version) -> Filled:

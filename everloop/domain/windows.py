@@ -9,6 +9,8 @@ import pandas as pd
 from everloop.domain.monitor_spec import RowWindow, SpanWindow
 from everloop.domain.spec_values import Frozen, parse_duration
 
+_PLACE = "|"  # between the parts of a row's place
+
 
 class Window(Frozen):
     """One stretch of captured predictions; the same rows always make the same id.
@@ -27,8 +29,13 @@ class Window(Frozen):
 
     @property
     def served_from(self) -> str | None:
-        """The day (ISO) on which its first row was served."""
-        return self.first[:10] if self.first else None
+        """When its first row was served (ISO, naive UTC); None if it is not known."""
+        return self.first and self.first.split(_PLACE)[0]
+
+    @property
+    def served_until(self) -> str | None:
+        """When its last row was served."""
+        return self.last and self.last.split(_PLACE)[0]
 
 
 def cut_windows(
@@ -74,7 +81,7 @@ def _cut_rows(captured: pd.DataFrame, size: int, after: Window | None) -> Iterat
 
 def places(captured: pd.DataFrame) -> pd.Series:
     """Where each row stands in the order of capture, as text that sorts: '2024-03-09T00:01:00.000000|<prediction id>'."""
-    return captured["served_at"].dt.strftime("%Y-%m-%dT%H:%M:%S.%f") + "|" + captured["prediction_id"].astype(str)
+    return captured["served_at"].dt.strftime("%Y-%m-%dT%H:%M:%S.%f") + _PLACE + captured["prediction_id"].astype(str)
 
 
 def _window(name: str, rows: pd.DataFrame, start: str, end: str) -> Window:

@@ -77,7 +77,7 @@ def test_span_windows_are_cut_at_multiples_of_the_span_in_time_order() -> None:
     (early, early_rows), (late, late_rows) = cut(captured(30, 5, 23.99, 24), SpanWindow(span="1d"))
     assert (early.id, early.rows, early.before) == ("20240101T000000-1d", 2, None)
     assert (early.start, early.end) == ("2024-01-01T00:00:00", "2024-01-02T00:00:00")
-    assert (early.first, early.served_from) == ("2024-02-01T00:00:01.000000|p0001", "2024-02-01")
+    assert (early.first, early.served_from) == ("2024-02-01T00:00:01.000000|p0001", "2024-02-01T00:00:01.000000")
     assert late.start == early.end
     assert (early_rows["n"].tolist(), late_rows["n"].tolist()) == ([1, 2], [0, 3])
 
