@@ -74,6 +74,8 @@ def test_a_monitor_that_is_killed_at_any_step_decides_the_same_and_says_it_at_mo
     expected = _decisions(undisturbed)
     assert [decision.action for decision in expected].count("retrain") == 1
     assert len(expected) == WINDOWS
+    saw = [decision.window.id for decision in expected if decision.dependencies or decision.usage]
+    assert saw == [max(decision.window.id for decision in expected)], "what surrounds the model now is no window's past"
     for home in (before, after, undisturbed):
         found = _decisions(home)
         assert [_told(decision) for decision in found] == [_told(decision) for decision in expected]
