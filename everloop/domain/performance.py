@@ -55,14 +55,14 @@ def score_window(
 ) -> PerformanceReport:
     """Whether the losses (labelled,), in time order, of a window of `rows` rows stand above the champion's `baseline`.
 
-    Degraded: a one-sided Welch test (Welch 1947) with effective sample sizes is significant at 0.3 of the policy's false
+    Degraded: a one-sided t-test with effective sample sizes is significant at 0.3 of the policy's false
     alarms and the mean rose by more than `max_loss_increase`. Too few rows or labels: undetermined.
     """
     if (untested := _without_test(losses, rows, policy)) is not None:
         return untested.model_copy(update={"lag_seconds": lag_seconds})
     found = _as_dependent(summarize(losses), baseline)
     increase = found.mean / baseline.mean - 1 if baseline.mean > 0 else float(found.mean > 0)
-    p_value = welch(found, baseline)
+    p_value, baseline_se = compare_means(found, baseline)
     degraded = p_value < LOSS_SHARE * policy.false_alarms and increase > policy.max_loss_increase
     low, high = interval_of(metric, found)
     return PerformanceReport(
@@ -83,26 +83,24 @@ def score_window(
         loss_mean=found.mean,
         loss_se=found.standard_error,
         baseline_mean=baseline.mean,
-        baseline_se=baseline.standard_error,
+        baseline_se=baseline_se,
         lag_seconds=lag_seconds,
     )
 
 
-def welch(found: LossSummary, baseline: LossSummary) -> float:
-    """The one-sided p-value of Welch's test (1947) that `found` is not above `baseline`, n / φ rows each."""
-    if found.std == 0 and baseline.std == 0:
-        return 0.0 if found.mean > baseline.mean else 1.0
-    test = stats.ttest_ind_from_stats(
-        found.mean,
-        found.std,
-        max(found.effective_n, 2.0),
-        baseline.mean,
-        baseline.std,
-        max(baseline.effective_n, 2.0),
-        equal_var=False,
-        alternative="greater",
-    )
-    return float(test.pvalue)
+def compare_means(found: LossSummary, baseline: LossSummary) -> tuple[float, float]:
+    """The one-sided p-value that `found` is not above `baseline`, and the standard error of the baseline's mean under it.
+
+    Student's t-test (1908) with effective sample sizes. If nothing changed, both have one spread, and the pooled one is what
+    is known of it: losses are skewed, so a baseline that is low by chance also looks more certain than it is (Welch's test
+    believes it).
+    """
+    n, m = max(found.effective_n, 2.0), max(baseline.effective_n, 2.0)
+    spread = float(np.sqrt(((n - 1) * found.std**2 + (m - 1) * baseline.std**2) / (n + m - 2)))
+    if spread == 0:
+        return (0.0 if found.mean > baseline.mean else 1.0), 0.0
+    test = stats.ttest_ind_from_stats(found.mean, spread, n, baseline.mean, spread, m, alternative="greater")
+    return float(test.pvalue), spread / float(np.sqrt(m))
 
 
 def interval_of(metric: MetricName, found: LossSummary) -> tuple[float, float]:
