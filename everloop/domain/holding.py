@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 from itertools import takewhile
 
@@ -17,16 +17,24 @@ _DAY = timedelta(days=1)
 
 
 def held_back(
-    window: Window, version: str, evidence: Evidence, policy: MonitorSpec, fired: Sequence[RetrainingDecision]
+    window: Window,
+    version: str,
+    asks: Set[str],
+    evidence: Evidence,
+    policy: MonitorSpec,
+    fired: Sequence[RetrainingDecision],
 ) -> Signal | None:
-    """What keeps a retraining back, None if nothing does; `fired` are all other decisions that started one, oldest first."""
+    """What keeps back a retraining that the signals `asks` call for, None if nothing does.
+
+    `fired` are all other decisions that started one, oldest first.
+    """
     for what, report in (("data", evidence.quality), ("dependencies", evidence.dependencies)):
         if report is not None and report.verdict == "fail":
             return Signal("blocked", "alert", f"held back: the {what} of this window are broken; mend them first")
     in_flight = [decision for decision in fired if decision.outcome is None]
     if in_flight:
         return Signal("in_flight", "none", f"held back: the retraining of {in_flight[-1].id} is not finished")
-    rejected = _rejected_in_a_row(version, fired)
+    rejected = [decision for decision in _rejected_in_a_row(version, fired) if asks & set(decision.reason_codes)]
     return (
         _breaker(rejected, policy)
         or _back_off(window, rejected, evidence, policy)
@@ -38,11 +46,12 @@ def held_back(
 def _rejected_in_a_row(version: str, fired: Sequence[RetrainingDecision]) -> Sequence[RetrainingDecision]:
     """The newest retrainings whose challengers this champion's gates refused, one after another, oldest first.
 
-    What ended otherwise, with a source that was gone or a version that waits for a person, says nothing of challengers.
+    What ended otherwise, with a source that was gone or a version that waits for a person, says nothing of challengers. What
+    growth asked for was due anyway, and growth begins anew after each training, whatever became of it.
     """
     judged = [decision for decision in fired if decision.rejected or decision.released]
     last = takewhile(lambda decision: decision.version == version and decision.was_rejected, reversed(judged))
-    return list(last)[::-1]
+    return [decision for decision in last if "growth" not in decision.reason_codes][::-1]
 
 
 def _breaker(rejected: Sequence[RetrainingDecision], policy: MonitorSpec) -> Signal | None:
@@ -64,13 +73,13 @@ def _breaker(rejected: Sequence[RetrainingDecision], policy: MonitorSpec) -> Sig
 def _back_off(
     window: Window, rejected: Sequence[RetrainingDecision], evidence: Evidence, policy: MonitorSpec
 ) -> Signal | None:
-    """What was rejected is worth another try with more labelled rows: `min_rows` after the first time, then twice as many.
+    """What was rejected is worth another try with more labelled rows: twice `min_rows` after the first time, then twice as many.
 
     Or after as long as labels may take: a source that forgets as much as it learns does not grow.
     """
     if not rejected or evidence.growth is None or rejected[-1].growth is None:
         return None
-    needed = policy.min_rows * 2 ** (len(rejected) - 1)
+    needed = policy.min_rows * 2 ** len(rejected)
     new = evidence.growth.labelled_rows - rejected[-1].growth.labelled_rows
     if new >= needed or _between(window, rejected[-1].window) >= parse_duration(policy.max_label_delay):
         return None

@@ -54,7 +54,8 @@ def decide(
     asked = [signal for signal in found if signal.asks != "none"]
     notes = [signal for signal in found if signal.asks == "none"]
     action = max((signal.asks for signal in asked), key=_STRENGTH.index, default="none")
-    if action == "retrain" and (held := held_back(window, version, evidence, policy, acted)):
+    asks = {signal.code for signal in asked if signal.asks == "retrain"}
+    if asks and (held := held_back(window, version, asks, evidence, policy, acted)):
         notes.insert(0, held)
         alerts = any(signal.asks == "alert" for signal in (*asked, held))
         action = "alert" if alerts else "none"

@@ -63,10 +63,7 @@ def not_restored(evidence: Evidence, earlier: Sequence[RetrainingDecision], poli
     if unrestored is None:
         return
     assert fired[-1].growth is not None
-    new, needed = (
-        growth.labelled_rows - fired[-1].growth.labelled_rows,
-        policy.min_rows * 2 ** (unrestored.retrainings - 1),
-    )
+    new, needed = growth.labelled_rows - fired[-1].growth.labelled_rows, policy.min_rows * 2**unrestored.retrainings
     state = (
         f"validated with {validated:.4g}, {unrestored.before:.4g} before the trouble; {new:,} labelled rows since the last "
         f"retraining"

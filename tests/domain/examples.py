@@ -175,5 +175,6 @@ def seen(
 
 
 def fired(day: int, outcome: str | None = "promoted", version: str = "1", **became: Any) -> RetrainingDecision:
-    """An earlier decision to retrain that saw nothing the windows after it would count."""
-    return take(day, ".", version=version).model_copy(update={"action": "retrain", "outcome": outcome, **became})
+    """An earlier decision to retrain, asked for by a degradation, that saw nothing the windows after it would count."""
+    fired = {"action": "retrain", "reason_codes": ("degradation",), "outcome": outcome}
+    return take(day, ".", version=version).model_copy(update={**fired, **became})

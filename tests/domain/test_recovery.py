@@ -52,12 +52,12 @@ def test_growth_and_what_was_not_released_are_no_trouble() -> None:
 @pytest.mark.parametrize(
     ("new", "retrainings", "code"),
     [
-        (199, 1, "not_restored_yet"),
-        (200, 1, "not_restored"),
-        (399, 2, "not_restored_yet"),
-        (400, 2, "not_restored"),
-        (799, 3, "not_restored_yet"),
-        (800, 3, "not_restored"),
+        (399, 1, "not_restored_yet"),
+        (400, 1, "not_restored"),
+        (799, 2, "not_restored_yet"),
+        (800, 2, "not_restored"),
+        (1599, 3, "not_restored_yet"),
+        (1600, 3, "not_restored"),
     ],
 )
 def test_each_attempt_waits_for_twice_as_many_new_labelled_rows(new: int, retrainings: int, code: str) -> None:

@@ -129,8 +129,15 @@ def test_a_release_a_person_or_another_champion_closes_the_breaker(became: dict[
     assert take(41, "D", earlier=[*rejected, last, *seen("D")], max_rejections=3).action == "retrain"
 
 
+def test_a_rejection_that_growth_asked_for_holds_nothing_back() -> None:
+    rejected = [fired(day, "rejected", rejected=True, reason_codes=("growth",)) for day in (10, 20, 30)]
+    much = Growth(labelled_rows=9000, at_last_training=5000, fitted_rows=5000)
+    assert take(41, ".", earlier=rejected, seen={"growth": much}, max_rejections=3).reason_codes == ("growth",)
+    assert take(41, "D", earlier=[*rejected, *seen("D")], max_rejections=3).action == "retrain"
+
+
 @pytest.mark.parametrize(
-    ("rejections", "new", "action"), [(1, 199, "none"), (1, 200, "retrain"), (3, 799, "none"), (3, 800, "retrain")]
+    ("rejections", "new", "action"), [(1, 399, "none"), (1, 400, "retrain"), (3, 1599, "none"), (3, 1600, "retrain")]
 )
 def test_each_rejection_waits_for_twice_as_many_new_rows(rejections: int, new: int, action: str) -> None:
     def growth(labelled: int) -> Growth:
