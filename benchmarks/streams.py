@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,21 +14,23 @@ from everloop.domain.spec import ModelSpec
 from everloop.settings import PROJECT
 
 ROWS, FEATURES = 15_000, 6
+SEEDS = 5
 _BOOSTING = {"max_iter": 40, "max_leaf_nodes": 15}
 Weights = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
-def streams() -> Iterator[tuple[str, ModelSpec, pd.DataFrame]]:
-    """Name, spec and rows of every stream, rows in time order; the same in every run."""
-    yield "stationary, binary", *_binary(_stationary, 1)
-    yield "abrupt, regression", *_regression(_abrupt, 2)
-    yield "abrupt, binary", *_binary(_abrupt, 3)
-    yield "gradual, binary", *_binary(_gradual, 4)
-    yield "gradual, dependent rows, regression", *_regression(_gradual, 5, dependence=0.9)
-    yield "seasonal, regression", *_regression(_seasonal, 6)
-    yield "learnable by volume, regression", *_volume(7)
-    spec = _spec("multiclass", "log_loss", "class", [f"attribute_{at}" for at in range(10)], [], holdout=60)
-    yield "keystroke", spec, read_source(spec, base=PROJECT)
+def stream_names() -> list[tuple[str, int]]:
+    """Every stream, by kind and seed; the real data there are only once."""
+    return [(kind, seed) for kind in _KINDS for seed in range(SEEDS)] + [("keystroke", 0)]
+
+
+def stream(kind: str, seed: int) -> tuple[ModelSpec, pd.DataFrame]:
+    """Spec and rows, in time order, of one stream; the same in every run."""
+    if kind == "keystroke":
+        names = [f"attribute_{at}" for at in range(10)]
+        spec = _spec("multiclass", "log_loss", "class", names, [], holdout=60)
+        return spec, read_source(spec, base=PROJECT)
+    return _KINDS[kind](np.random.default_rng([list(_KINDS).index(kind), seed]))
 
 
 def _stationary(_share: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -59,9 +62,8 @@ def _signal(weights: Weights, rng: np.random.Generator) -> tuple[np.ndarray, np.
     return x, (shaped * weights(np.linspace(0, 1, ROWS), rng)).sum(axis=1)
 
 
-def _regression(weights: Weights, seed: int, dependence: float = 0.0) -> tuple[ModelSpec, pd.DataFrame]:
+def _regression(weights: Weights, rng: np.random.Generator, dependence: float = 0.0) -> tuple[ModelSpec, pd.DataFrame]:
     """`dependence` is the correlation of a row's noise with that of the row before it."""
-    rng = np.random.default_rng(seed)
     x, signal = _signal(weights, rng)
     noise = rng.normal(0, 1, ROWS)
     for at in range(1, ROWS):
@@ -70,17 +72,15 @@ def _regression(weights: Weights, seed: int, dependence: float = 0.0) -> tuple[M
     return _spec("regression", "mae", "y", names, []), pd.DataFrame(x, columns=names).assign(y=signal + noise)
 
 
-def _binary(weights: Weights, seed: int) -> tuple[ModelSpec, pd.DataFrame]:
-    rng = np.random.default_rng(seed)
+def _binary(weights: Weights, rng: np.random.Generator) -> tuple[ModelSpec, pd.DataFrame]:
     x, signal = _signal(weights, rng)
     names = [f"x{at}" for at in range(FEATURES)]
     y = (rng.random(ROWS) < 1 / (1 + np.exp(-2 * signal))).astype(int)
     return _spec("binary", "log_loss", "y", names, []), pd.DataFrame(x, columns=names).assign(y=y)
 
 
-def _volume(seed: int) -> tuple[ModelSpec, pd.DataFrame]:
+def _volume(rng: np.random.Generator) -> tuple[ModelSpec, pd.DataFrame]:
     """Nothing changes; 150 categories with an effect each need many rows to be learnt."""
-    rng = np.random.default_rng(seed)
     x, signal = _signal(_stationary, rng)
     category = rng.integers(0, 150, ROWS)
     names = [f"x{at}" for at in range(FEATURES)]
@@ -111,3 +111,14 @@ def _spec(
             "gates": gates,
         }
     )
+
+
+_KINDS: dict[str, Callable[[np.random.Generator], tuple[ModelSpec, pd.DataFrame]]] = {
+    "stationary, binary": partial(_binary, _stationary),
+    "abrupt, regression": partial(_regression, _abrupt),
+    "abrupt, binary": partial(_binary, _abrupt),
+    "gradual, binary": partial(_binary, _gradual),
+    "gradual, dependent rows, regression": partial(_regression, _gradual, dependence=0.9),
+    "seasonal, regression": partial(_regression, _seasonal),
+    "learnable by volume, regression": _volume,
+}
