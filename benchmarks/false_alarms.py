@@ -4,7 +4,7 @@
 
 Streams: benchmarks/no_change.py, of the bike and the bank data, independent and autocorrelated, windows of 200, 1,000 and
 10,000 rows (half as many of these) with 10 and 50 columns, against several references each, because the error of a
-reference is common to its windows. `alarmed_share`: windows whose own verdict is drift, degraded or decaying;
+reference is common to its windows. `alarmed_share`: windows whose own verdict is drift, degraded, decaying or broken;
 `false_retrains`: decisions to retrain, with `on_drift = "retrain"` too and no cooldown. `upper_95` is the upper
 confidence bound (Clopper & Pearson 1934) as if windows were independent of each other. A sample of the same windows goes
 through whylogs' own drift scores and Evidently's DataDriftPreset, both with their defaults: a window is alarmed if at
@@ -34,7 +34,7 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.no_change import POOLS, Pool, draw_window
-from benchmarks.watching import Watch, draw_holdout, draw_reference, is_alarmed, learn, only, profile
+from benchmarks.watching import Watch, draw_holdout, draw_reference, is_alarmed, is_broken, learn, only, profile
 from everloop.adapters.profiles import summarize_profile
 from everloop.domain.metrics import LossSummary, summarize
 
@@ -68,6 +68,7 @@ class Tally:
     drift: int = 0
     degraded: int = 0
     decaying: int = 0
+    broken: int = 0
     false_retrains: int = 0
     blocks_alarmed: list[float] = field(default_factory=list)
     persistence: list[int] = field(default_factory=list)
@@ -148,6 +149,7 @@ def run_job(job: Job) -> dict[int, Tally]:
             tally.drift += decision.drift.verdict == "drift"
             tally.degraded += decision.performance.verdict == "degraded"
             tally.decaying += decision.decay is not None and decision.decay.verdict == "decaying"
+            tally.broken += is_broken(decision)
             tally.false_retrains += decision.is_fired
             for column in decision.drift.drifted:
                 tally.columns_drifted[column] = tally.columns_drifted.get(column, 0) + 1
@@ -161,7 +163,7 @@ def pool_of(name: str) -> Pool:
 
 
 def _add(total: Tally, more: Tally) -> None:
-    for name in ("windows", "alarmed", "drift", "degraded", "decaying", "false_retrains"):
+    for name in ("windows", "alarmed", "drift", "degraded", "decaying", "broken", "false_retrains"):
         setattr(total, name, getattr(total, name) + getattr(more, name))
     total.blocks_alarmed += more.blocks_alarmed
     total.persistence += more.persistence
@@ -181,6 +183,7 @@ def _figures(pool: str, autocorrelated: bool, rows: int, columns: int, tally: Ta
         "drift": tally.drift,
         "degraded": tally.degraded,
         "decaying": tally.decaying,
+        "broken": tally.broken,
         "false_retrains": tally.false_retrains,
         "false_retrains_per_1000": 1000 * tally.false_retrains / tally.windows,
         "false_retrains_upper_95": 1000 * _upper(tally.false_retrains, tally.windows),

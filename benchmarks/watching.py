@@ -7,7 +7,7 @@ a day apart; whatever retrains starts a new version, whose history is empty and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -23,6 +23,7 @@ from everloop.domain.evidence import Evidence
 from everloop.domain.metrics import LossSummary, summarize
 from everloop.domain.monitor_spec import MonitorSpec
 from everloop.domain.performance import score_window
+from everloop.domain.quality import judge_quality
 from everloop.domain.retraining import decide
 from everloop.domain.schema import RowSchema
 from everloop.domain.spec import PREDICTION
@@ -42,6 +43,7 @@ class Reference:
     whole: ProfileSummary
     calibration: Calibration
     baseline: LossSummary
+    schema: RowSchema = field(default_factory=lambda: RowSchema(features=()))
 
 
 def draw_reference(pool: Pool, rows: int, rng: np.random.Generator, *, autocorrelated: bool) -> list[np.ndarray]:
@@ -77,6 +79,7 @@ def learn(
                 recent=POLICY.recent,
             ),
             baseline,
+            RowSchema(features=tuple(feature for feature in pool.schema.features if feature.name in names)),
         )
         for names in columns
     ]
@@ -138,6 +141,7 @@ class Watch:
             drift_persistence=self.reference.calibration.persistence_needed,
             performance=performance,
             decay=slow_decay([*of_version, performance], policy=self.policy),
+            quality=judge_quality(self.reference.whole, summary, self.reference.schema),
         )
 
     def _next_window(self, rows: int) -> Window:
@@ -152,6 +156,12 @@ class Watch:
 
 
 def is_alarmed(decision: RetrainingDecision) -> bool:
-    """Whether the window's own verdict is drift, degraded or decaying, before persistence."""
+    """Whether the window's own verdict is drift, degraded, decaying or broken, before persistence."""
     decaying = decision.decay is not None and decision.decay.verdict == "decaying"
-    return decision.drift.verdict == "drift" or decision.performance.verdict == "degraded" or decaying
+    alarmed = decision.drift.verdict == "drift" or decision.performance.verdict == "degraded"
+    return alarmed or decaying or is_broken(decision)
+
+
+def is_broken(decision: RetrainingDecision) -> bool:
+    """Whether the data of the window are called broken."""
+    return decision.quality is not None and decision.quality.verdict == "fail"
