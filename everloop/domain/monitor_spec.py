@@ -84,7 +84,7 @@ class MonitorSpec(Table):
         "fitted on; 0: never.",
     )
     max_loss_increase: float = Field(
-        0.1, ge=0, description="Share by which the loss may exceed the champion's validated one before it counts."
+        0.05, ge=0, description="Share by which the loss may exceed the champion's validated one before it counts."
     )
     persistence: Persistence = Field(
         "2 of 3", description="In how many of the last windows the same signal must stand."
@@ -98,8 +98,9 @@ class MonitorSpec(Table):
         5,
         ge=1,
         le=100,
-        description="After so many rejected challengers in a row nothing is retrained until a person says so. Before that, each "
-        "waits for twice as many new labelled rows as the one before, the first for `min_rows`.",
+        description="After so many challengers in a row that a standing signal asked for and the gates rejected, it retrains no "
+        "more until a person says so. Before that, each waits for twice as many new labelled rows as the one before, the "
+        "first for twice `min_rows`.",
     )
 
     @property

@@ -209,7 +209,7 @@ class Gates(Table):
     )
     confidence: float = Field(0.95, ge=0.5, lt=1, description="Of the one-sided paired bootstrap interval.")
     holdout_rows: int = Field(
-        300,
+        200,
         ge=20,
         description="The newest labelled rows, kept from training; champion and challenger are judged on them.",
     )

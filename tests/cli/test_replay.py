@@ -121,7 +121,7 @@ def test_shares_are_of_the_better_way_to_retrain_every_window() -> None:
     assert report.retrain_share == report.retrains_policy / 19
     gained = (report.metric_never - report.metric_policy) / (report.metric_never - best)
     assert report.gain_share == pytest.approx(gained)
-    assert 0.3 < gained < 1
+    assert 0.3 < gained < 1.3
 
 
 def test_a_second_run_fits_nothing_and_finds_the_same(fitted: list[FitRequest]) -> None:

@@ -35,7 +35,7 @@ def test_the_choice_does_not_see_the_later_part() -> None:
 def test_where_the_world_changes_a_policy_that_retrains_is_chosen_and_proves_itself_later() -> None:
     timeline, trainer, _ = a_stage(a_changing_history(change=400), a_replay_spec())
     deaf = POLICY.model_copy(update={"on_degradation": "ignore", "on_growth": 0.0})
-    found = tune_policy(timeline, trainer, deaf, share=0.6, grid=GRID)
+    found = tune_policy(timeline, trainer, deaf, share=0.6, most_retrains=6, grid=GRID)
     assert found.early["chosen"].retrains > 0
     assert next(one for one in found.comparisons if one.other == "current").verdict == "better"
 
