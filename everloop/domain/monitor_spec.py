@@ -100,7 +100,7 @@ class MonitorSpec(Table):
         le=100,
         description="After so many challengers in a row that a standing signal asked for and the gates rejected, it retrains no "
         "more until a person says so. Before that, each waits for twice as many new labelled rows as the one before, the "
-        "first for twice `min_rows`.",
+        "first for twice `min_rows`. As many retrainings that did not restore the loss are told to a person too.",
     )
 
     @property

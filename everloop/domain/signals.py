@@ -54,21 +54,29 @@ def growth(evidence: Evidence, policy: MonitorSpec) -> Iterator[Signal]:
 
 
 def not_restored(evidence: Evidence, earlier: Sequence[RetrainingDecision], policy: MonitorSpec) -> Iterator[Signal]:
-    """Retrainings that did not restore the loss are followed by another, each after twice as many new labelled rows."""
+    """Retrainings that did not restore the loss are followed by another, each after twice as many new labelled rows.
+
+    After `max_rejections` of them a person is asked, once, and the loss that the champion has is taken for what can be had.
+    """
     validated, growth = evidence.performance.baseline_mean, evidence.growth
-    fired = [decision for decision in earlier if decision.is_fired and decision.growth is not None]
-    if validated is None or growth is None or not fired:
+    places = [at for at, decision in enumerate(earlier) if decision.is_fired and decision.growth is not None]
+    if validated is None or growth is None or not places:
         return
     unrestored = find_unrestored(validated, earlier, policy=policy)
     if unrestored is None:
         return
-    assert fired[-1].growth is not None
-    new, needed = growth.labelled_rows - fired[-1].growth.labelled_rows, policy.min_rows * 2**unrestored.retrainings
+    last, since = earlier[places[-1]].growth, earlier[places[-1] + 1 :]
+    assert last is not None
+    new, needed = growth.labelled_rows - last.labelled_rows, policy.min_rows * 2**unrestored.retrainings
     state = (
         f"validated with {validated:.4g}, {unrestored.before:.4g} before the trouble; {new:,} labelled rows since the last "
         f"retraining"
     )
-    if new < needed:
+    if unrestored.retrainings >= policy.max_rejections:
+        if policy.on_degradation != "ignore" and not any("given_up" in decision.reason_codes for decision in since):
+            text = f"{unrestored.retrainings} retrainings have not restored the loss: {state}; look whether it can be restored"
+            yield Signal("given_up", "alert", text)
+    elif new < needed:
         yield Signal(
             "not_restored_yet", "none", f"the loss is not restored: {state}, {needed:,} are required to try again"
         )

@@ -70,6 +70,20 @@ def test_each_attempt_waits_for_twice_as_many_new_labelled_rows(new: int, retrai
     assert decision.action == ("retrain" if code == "not_restored" else "none")
 
 
+def test_a_loss_that_retrainings_do_not_restore_is_told_once_after_each_further_one() -> None:
+    earlier = [retrained(10 + at, 10.0 if at == 0 else 30.0, "degradation") for at in range(3)]
+    assert earlier[-1].growth is not None
+    seen = {"performance": _validated(30.0), "growth": earlier[-1].growth.model_copy(update={"labelled_rows": 90_000})}
+    rules = {"version": "2", "seen": seen, "max_rejections": 3, "on_growth": 0}
+    told = take(40, ".", earlier=earlier, **rules)
+    assert (told.action, told.reason_codes) == ("alert", ("given_up",))
+    assert told.reason.startswith("3 retrainings have not restored the loss: validated with 30, 10 before the trouble")
+    assert take(40, ".", earlier=earlier, **rules) == told, "judged again it says the same"
+    assert take(41, ".", earlier=[*earlier, told], **rules).reason_codes == ("nothing_found",)
+    grown = [*earlier, told, retrained(42, 30.0, "growth")]
+    assert take(43, ".", earlier=grown, **rules).action == "alert"
+
+
 def test_a_spec_that_only_alerts_on_degradation_alerts_here_too() -> None:
     earlier = [retrained(10, 10.0)]
     assert earlier[0].growth is not None

@@ -14,6 +14,7 @@ _CODES = {
     "slow_decay": "the loss creeps up",
     "not_restored": "a retraining did not restore the loss",
     "not_restored_yet": "a retraining did not restore the loss; waiting for more labelled rows",
+    "given_up": "retrainings do not restore the loss",
     "drift": "inputs have drifted",
     "growth": "many new labelled rows",
     "data_quality": "the data is broken",
