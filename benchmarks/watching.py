@@ -19,20 +19,20 @@ from everloop.domain.calibration import Calibration, block_bounds, calibrate
 from everloop.domain.decay import slow_decay
 from everloop.domain.decision import RetrainingDecision
 from everloop.domain.drift import compare_profiles
-from everloop.domain.evidence import Evidence
+from everloop.domain.evidence import Evidence, disjoint
 from everloop.domain.metrics import LossSummary, summarize
 from everloop.domain.monitor_spec import MonitorSpec
 from everloop.domain.performance import score_window
 from everloop.domain.quality import judge_quality
 from everloop.domain.retraining import decide
 from everloop.domain.schema import RowSchema
-from everloop.domain.spec import PREDICTION
+from everloop.domain.spec import PREDICTION, Gates
 from everloop.domain.summaries import ProfileSummary
 from everloop.domain.windows import Window
 
 POLICY = MonitorSpec(on_drift="retrain", on_growth=0, cooldown="1h", min_rows=200)
 LEAST_BLOCKS, LEAST_ROWS = 20, 20_000
-HOLDOUT_ROWS = 5000
+HOLDOUTS = (Gates.model_fields["holdout_rows"].default, 5000)  # the shipped default, and one of a cautious spec
 _REMEMBERED = 100  # windows; the weight of older ones in slow decay is below 1e-9
 
 
@@ -52,10 +52,12 @@ def draw_reference(pool: Pool, rows: int, rng: np.random.Generator, *, autocorre
     return [draw_window(pool, rows, rng, autocorrelated=autocorrelated) for _ in range(count)]
 
 
-def draw_holdout(pool: Pool, rows: int, rng: np.random.Generator, *, autocorrelated: bool) -> np.ndarray:
-    """The losses that the version was validated with: a stretch of 5,000 rows of the same stream."""
-    rows = min(rows, HOLDOUT_ROWS)
-    parts = [draw_window(pool, rows, rng, autocorrelated=autocorrelated) for _ in range(HOLDOUT_ROWS // rows)]
+def draw_holdout(
+    pool: Pool, rows: int, rng: np.random.Generator, *, autocorrelated: bool, holdout: int = HOLDOUTS[0]
+) -> np.ndarray:
+    """The losses, (holdout,), that the version was validated with: rows of the same stream, in stretches of `rows`."""
+    rows = min(rows, holdout)
+    parts = [draw_window(pool, rows, rng, autocorrelated=autocorrelated) for _ in range(holdout // rows)]
     return pool.losses[np.concatenate(parts)]
 
 
@@ -134,8 +136,10 @@ class Watch:
             calibration=self.reference.calibration,
         )
         known = np.empty(0) if losses is None else losses
-        performance = score_window(known, self.baseline, rows=summary.rows, metric="mae", policy=self.policy)
-        of_version = [before.performance for before in self.earlier if before.version == str(self.version)]
+        of_version = disjoint([before for before in self.earlier if before.version == str(self.version)], 0)
+        performance = score_window(
+            known, self.baseline, rows=summary.rows, metric="mae", policy=self.policy, before=of_version
+        )
         return Evidence(
             drift=drift,
             drift_persistence=self.reference.calibration.persistence_needed,

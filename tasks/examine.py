@@ -9,9 +9,10 @@ import pandas as pd
 
 from everloop.adapters.profiles import merge_profiles, summarize_profile
 from everloop.adapters.registry import Version
+from everloop.domain.decay import slow_decay
 from everloop.domain.decision import RetrainingDecision, decision_id
 from everloop.domain.dependencies import SourceState
-from everloop.domain.evidence import Evidence, SliceEvidence
+from everloop.domain.evidence import Evidence, SliceEvidence, disjoint
 from everloop.domain.performance import PerformanceReport
 from everloop.domain.reference import SliceReference
 from everloop.domain.spec import ModelSpec
@@ -22,7 +23,7 @@ from tasks.compare import compare, compare_slices, inspect
 from tasks.measure_growth import labelled_before, measure_growth
 from tasks.observe import Surroundings
 from tasks.profile import WindowProfiles, profile_window, slice_masks
-from tasks.score import estimate, find_decay, rank, score
+from tasks.score import estimate, rank, score
 from tasks.watch import Watched
 from tasks.wiring import decisions
 
@@ -99,12 +100,15 @@ def examine(
     parts = [profile_window(spec, watched, *part) for part in ((window, filled.rows), *filled.before)]
     profile, slices = _merged(parts)
     rows = filled.all_rows
-    performance, labelled = score(spec, watched, rows), int(filled.rows["label"].notna().sum())
+    mine = disjoint(
+        [decision for decision in earlier if decision.version == watched.version.number], len(filled.before)
+    )
+    performance, labelled = score(spec, watched, rows, mine), int(filled.rows["label"].notna().sum())
     evidence = Evidence(
         drift=compare(spec, watched, profile),
         performance=performance,
         drift_persistence=_persistence(watched, spec),
-        decay=find_decay(spec, watched, performance, earlier, len(filled.before)),
+        decay=slow_decay([*mine, performance], policy=spec.monitor),
         growth=measure_growth(spec, watched, source, labelled + labelled_before(spec, watched, window), earlier),
         quality=inspect(spec, watched, profile, rows, surroundings.at if surroundings else None),
         dependencies=surroundings.dependencies if surroundings else None,
@@ -138,7 +142,7 @@ def _slices(
 
 def _score_slice(spec: ModelSpec, watched: Watched, found: SliceReference, rows: pd.DataFrame) -> PerformanceReport:
     if found.baseline is not None:
-        return score(spec, watched, rows, found.baseline)
+        return score(spec, watched, rows, baseline=found.baseline)
     return PerformanceReport(
         verdict="undetermined",
         reason_code="too_few_rows",

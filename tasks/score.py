@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from everloop.domain.decay import DecayReport, slow_decay
-from everloop.domain.decision import RetrainingDecision
 from everloop.domain.estimate import EstimatedPerformance, estimate_performance
 from everloop.domain.manifest import Manifest
 from everloop.domain.metrics import LossSummary, Predictions, row_losses
@@ -25,9 +23,16 @@ log = logging.getLogger("everloop.score")
 
 @step
 def score(
-    spec: ModelSpec, watched: Watched, rows: pd.DataFrame, baseline: LossSummary | None = None
+    spec: ModelSpec,
+    watched: Watched,
+    rows: pd.DataFrame,
+    before: Sequence[PerformanceReport] = (),
+    baseline: LossSummary | None = None,
 ) -> PerformanceReport:
-    """The performance report of the champion's rows in one window, or in a slice of it with a `baseline` of its own."""
+    """The performance report of the champion's rows in one window, or in a slice of it with a `baseline` of its own.
+
+    `before` are the reports of its earlier windows.
+    """
     manifest = watched.manifest
     report = score_window(
         losses_of(rows, manifest),
@@ -35,20 +40,12 @@ def score(
         rows=len(rows),
         metric=manifest.metric,
         policy=spec.monitor,
+        before=before,
         lag_seconds=_lag_seconds(rows),
     )
     if baseline is None:
         log.info("performance: %s", report.reason)
     return report
-
-
-@step
-def find_decay(
-    spec: ModelSpec, watched: Watched, newest: PerformanceReport, earlier: Sequence[RetrainingDecision], merged: int = 0
-) -> DecayReport:
-    """Whether the loss of this version rises slowly over its windows; of those that share rows by merging, one counts."""
-    mine = [decision.performance for decision in earlier if decision.version == watched.version.number]
-    return slow_decay([*mine, newest][:: -(merged + 1)][::-1], policy=spec.monitor)
 
 
 @step

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from everloop.domain.decay import DecayReport
 from everloop.domain.dependencies import DependencyReport
 from everloop.domain.drift import DriftReport
@@ -62,3 +64,18 @@ class Evidence(Frozen):
     usage: UsageReport | None = None
     merged_windows: int = 0
     labelled_rows: int = 0
+
+
+def disjoint(earlier: Sequence[Evidence], merged: int) -> list[PerformanceReport]:
+    """The performance reports of one version's `earlier` windows, oldest first, that share no rows by having been merged.
+
+    `merged` is how many of them were merged into the window that is judged; those share its rows.
+    """
+    found, skipped = list[PerformanceReport](), merged
+    for evidence in reversed(earlier):
+        if skipped:
+            skipped -= 1
+            continue
+        found.append(evidence.performance)
+        skipped = evidence.merged_windows
+    return found[::-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,8 @@ LOSS_SHARE = 0.3  # of the false alarms that the spec allows; drift and slow dec
 class PerformanceReport(Frozen):
     """What the labels of a window say about the champion.
 
-    `low` to `high` is the 95 % interval of the window's metric; means and standard errors are those of the per-row loss.
+    `low` to `high` is the 95 % interval of the window's metric; means and standard errors are those of the per-row loss, and
+    the labelled rows are worth `effective_rows` independent ones.
     """
 
     verdict: Literal["degraded", "ok", "undetermined"]
@@ -34,6 +36,7 @@ class PerformanceReport(Frozen):
     high: float | None = None
     loss_mean: float | None = None
     loss_se: float | None = None
+    effective_rows: float | None = None
     baseline_mean: float | None = None
     baseline_se: float | None = None
     lag_seconds: float | None = None
@@ -51,25 +54,37 @@ def score_window(
     rows: int,
     metric: MetricName,
     policy: MonitorSpec,
+    before: Sequence[PerformanceReport] = (),
     lag_seconds: float | None = None,
 ) -> PerformanceReport:
     """Whether the losses (labelled,), in time order, of a window of `rows` rows stand above the champion's `baseline`.
 
-    Degraded: a one-sided t-test with effective sample sizes is significant at 0.3 of the policy's false
-    alarms and the mean rose by more than `max_loss_increase`. Too few rows or labels: undetermined.
+    `before` are the reports of the version's earlier windows. Degraded: the mean rose by more than `max_loss_increase`, and
+    a one-sided t-test with effective sample sizes is significant at 0.3 of the policy's false alarms: against the validated
+    losses, or against these with those of the windows that were ok (Bonferroni over the two). Too few rows or labels:
+    undetermined.
     """
     if (untested := _without_test(losses, rows, policy)) is not None:
         return untested.model_copy(update={"lag_seconds": lag_seconds})
-    found = _as_dependent(summarize(losses), baseline)
-    increase = found.mean / baseline.mean - 1 if baseline.mean > 0 else float(found.mean > 0)
-    p_value, baseline_se = compare_means(found, baseline)
+    found, validated = _as_dependent(summarize(losses), baseline)
+    p_value, baseline_se = compare_means(found, validated)
+    increase, against = _increase(found, validated), f"{baseline.mean:.4g} at validation"
+    calm = [report for report in before if report.verdict == "ok" and report.effective_rows]
+    if calm:
+        known = _with_calm(validated, calm)
+        found_like = found.model_copy(update={"design_effect": max(found.design_effect, known.design_effect)})
+        other = compare_means(found_like, known)[0]
+        if other < p_value:
+            p_value, increase = other, _increase(found, known)
+            against = f"{known.mean:.4g} at validation and in {len(calm)} calm windows since"
+        p_value = min(1.0, 2 * p_value)
     degraded = p_value < LOSS_SHARE * policy.false_alarms and increase > policy.max_loss_increase
     low, high = interval_of(metric, found)
     return PerformanceReport(
         verdict="degraded" if degraded else "ok",
         reason_code="loss_rose" if degraded else "loss_within_margin",
         reason=(
-            f"mean loss {found.mean:.4g} against {baseline.mean:.4g} at validation: {increase:+.0%} "
+            f"mean loss {found.mean:.4g} against {against}: {increase:+.0%} "
             f"(allowed {policy.max_loss_increase:+.0%}), p = {p_value:.2g}"
         ),
         rows=rows,
@@ -82,6 +97,7 @@ def score_window(
         high=high,
         loss_mean=found.mean,
         loss_se=found.standard_error,
+        effective_rows=found.effective_n,
         baseline_mean=baseline.mean,
         baseline_se=baseline_se,
         lag_seconds=lag_seconds,
@@ -110,10 +126,32 @@ def interval_of(metric: MetricName, found: LossSummary) -> tuple[float, float]:
     return (float(np.sqrt(low)), float(np.sqrt(high))) if metric == "rmse" else (low, high)
 
 
-def _as_dependent(found: LossSummary, baseline: LossSummary) -> LossSummary:
-    """`found` with the larger of both design effects: a short window hardly shows how its rows depend on each other."""
-    design_effect = max(found.design_effect, baseline.design_effect)
-    return found.model_copy(update={"design_effect": design_effect})
+def _increase(found: LossSummary, baseline: LossSummary) -> float:
+    return found.mean / baseline.mean - 1 if baseline.mean > 0 else float(found.mean > 0)
+
+
+def _as_dependent(found: LossSummary, baseline: LossSummary) -> tuple[LossSummary, LossSummary]:
+    """Both with the larger of their design effects: a short sample hardly shows how its rows depend on each other."""
+    larger = {"design_effect": max(found.design_effect, baseline.design_effect)}
+    return found.model_copy(update=larger), baseline.model_copy(update=larger)
+
+
+def _with_calm(validated: LossSummary, calm: Sequence[PerformanceReport]) -> LossSummary:
+    """The validated losses together with those of the `calm` windows.
+
+    Where windows scatter more than their standard errors say (Cochran's Q, 1954), all rows are worth less by as much.
+    """
+    parts = [(validated.n, validated.mean, validated.std, validated.effective_n)]
+    for report in calm:
+        effective = report.effective_rows or 1.0
+        parts.append((report.labelled, report.loss_mean or 0.0, (report.loss_se or 0.0) * effective**0.5, effective))
+    n, means, spreads, effective_n = np.array(parts, dtype=float).T
+    mean = float(np.average(means, weights=n))
+    variance = float(np.average(spreads**2, weights=effective_n))
+    scatter = float((effective_n * (means - mean) ** 2).sum() / variance / (len(parts) - 1)) if variance > 0 else 1.0
+    worth = float(effective_n.sum()) / max(scatter, 1.0)
+    total = int(n.sum())
+    return LossSummary(n=total, mean=mean, std=variance**0.5, design_effect=total / min(worth, total))
 
 
 def _without_test(losses: np.ndarray, rows: int, policy: MonitorSpec) -> PerformanceReport | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from everloop.domain.decay import slow_decay
 from everloop.domain.drift import DriftReport
-from everloop.domain.evidence import Evidence, Growth
+from everloop.domain.evidence import Evidence, Growth, disjoint
 from everloop.domain.monitor_spec import MonitorSpec
 from everloop.domain.performance import score_window
 from everloop.domain.replay_strategies import StrategyRun
@@ -150,22 +150,23 @@ def _look(loop: _Loop, pending: Stretch, known: int, before: list[RetrainingDeci
     """What is seen of the champion's rows in a window when the first `known` rows have their labels."""
     live, policy = loop.live, loop.policy
     begin, merged = _merge(pending, loop.timeline, live.since, policy.min_rows)
+    others = disjoint([decision for decision in before if decision.version == live.version], merged)
     performance = score_window(
         live.model.fitted.losses_of(begin, max(begin, min(pending.last, known))),
         live.model.baseline,
         rows=pending.last - begin,
         metric=loop.trainer.subject.spec.gates.metric,
         policy=policy,
+        before=others,
     )
     drift, persistence = NOT_COMPARED, 1
     if loop.compare is not None and begin < pending.last:
         drift, persistence = loop.compare(live.model, begin, pending.last, policy)
-    of_version = [decision.performance for decision in before if decision.version == live.version]
     return Evidence(
         drift=drift,
         drift_persistence=persistence,
         performance=performance,
-        decay=slow_decay([*of_version, performance], policy=policy),
+        decay=slow_decay([*others, performance], policy=policy),
         growth=_growth(loop, known),
         merged_windows=merged,
     )

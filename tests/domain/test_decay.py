@@ -7,9 +7,11 @@ import pytest
 from scipy import stats
 
 from everloop.domain.decay import DECAY_SHARE, WEIGHT, slow_decay
+from everloop.domain.evidence import disjoint
 from everloop.domain.metrics import LossSummary, summarize
 from everloop.domain.monitor_spec import MonitorSpec
 from everloop.domain.performance import PerformanceReport, score_window
+from tests.domain.examples import take
 
 POLICY = MonitorSpec(min_rows=100, max_loss_increase=0.1)
 ROWS = 2000
@@ -108,3 +110,15 @@ def test_a_loss_that_grows_by_one_percent_a_window_is_seen_well_before_a_single_
         single.append(first([found.verdict == "degraded" for found in reports]))
     assert np.median(slow) <= np.median(single) - 2
     assert np.mean(np.array(slow) < np.array(single)) > 0.75
+
+
+def test_windows_that_share_rows_by_merging_count_once() -> None:
+    """Each was merged with the two before it, as far as there are any."""
+
+    def seen(position: int, merged: int) -> Any:
+        return take(position, ".").model_copy(update={"merged_windows": merged, "performance": report(position / 10)})
+
+    earlier = [seen(position, min(position, 2)) for position in range(6)]
+    assert [found.loss_mean for found in disjoint(earlier, 0)] == [0.2, 0.5]
+    assert [found.loss_mean for found in disjoint(earlier, 1)] == [0.1, 0.4]
+    assert disjoint([], 2) == []

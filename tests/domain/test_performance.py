@@ -220,3 +220,56 @@ def test_a_report_stored_before_there_were_intervals_still_loads() -> None:
         "metric": 1.0,
     }
     assert PerformanceReport.model_validate(stored).loss_se is None
+
+
+def errors(share: float, rows: int = 2000) -> np.ndarray:
+    """0/1 losses with exactly this share of errors, independent of each other."""
+    hit = np.arange(rows) < round(share * rows)
+    return np.random.default_rng(7).permutation(hit).astype(float)
+
+
+SHORT = summarize(errors(0.2, 200)).model_copy(update={"design_effect": 1.0})
+
+
+def calm(*shares: float) -> list[PerformanceReport]:
+    return [judged(errors(share), baseline=SHORT) for share in shares]
+
+
+def test_calm_windows_sharpen_a_short_validation() -> None:
+    """A rise of five points is within the error of 200 validated rows, and far outside of that of 4,200."""
+    assert judged(errors(0.25), baseline=SHORT).verdict == "ok"
+    report = judged(errors(0.25), baseline=SHORT, before=calm(0.2, 0.2))
+    assert report.verdict == "degraded"
+    assert "against 0.2 at validation and in 2 calm windows since: +25%" in report.reason
+    assert report.baseline_mean == SHORT.mean, "what the champion was validated with stays the aim"
+
+
+def test_the_sharpened_test_is_students_on_all_rows_and_corrected_for_being_one_of_two() -> None:
+    before = calm(0.2, 0.21)
+    parts = [errors(0.2, 200), errors(0.2), errors(0.21)]
+    effective = [SHORT.effective_n, *(report.effective_rows or 0 for report in before)]
+    assert effective == pytest.approx([200, 2000, 2000], rel=0.3)
+    expected = stats.ttest_ind(errors(0.25), np.concatenate(parts), alternative="greater").pvalue
+    found = judged(errors(0.25), baseline=SHORT, before=before).p_value
+    assert found is not None
+    assert np.log(found) == pytest.approx(np.log(2 * expected), rel=0.3)
+
+
+def test_windows_that_scatter_more_than_their_rows_say_make_the_test_less_sure() -> None:
+    steady, scattered = calm(0.2, 0.2, 0.2, 0.2), calm(0.12, 0.28, 0.13, 0.27)
+    scattered = [report.model_copy(update={"verdict": "ok"}) for report in scattered]
+    assert judged(errors(0.25), baseline=SHORT, before=steady).verdict == "degraded"
+    assert judged(errors(0.25), baseline=SHORT, before=scattered).verdict == "ok"
+
+
+def test_degraded_windows_are_not_what_is_normal() -> None:
+    worse = [report.model_copy(update={"verdict": "degraded"}) for report in calm(0.4, 0.4)]
+    alone = judged(errors(0.25), baseline=SHORT)
+    assert judged(errors(0.25), baseline=SHORT, before=worse) == alone
+
+
+def test_a_short_baseline_borrows_the_dependence_that_a_long_window_shows() -> None:
+    losses = in_runs(1.0, rows=2000)
+    report, own = judged(losses), summarize(losses).design_effect
+    assert own > 5
+    assert report.baseline_se == pytest.approx(BASELINE.std * sqrt(own / 500), rel=0.2)
