@@ -7,6 +7,7 @@ import logging
 import pandas as pd
 from prefect import flow
 
+from everloop.adapters.locks import one_at_a_time
 from everloop.adapters.orchestrator import emit_watched
 from everloop.adapters.registry import Version
 from everloop.adapters.sources import read_times
@@ -38,7 +39,9 @@ async def monitor(model: str, at: str | None = None) -> list[RetrainingDecision]
     if champion is None:
         log.info("%s has no champion yet; nothing to watch", model)
     moment = read_times(pd.Series([at]), where="the parameter `at`").iloc[0] if at else None
-    made = judge(spec, champion, moment) if champion else []
+    # two monitors at once would each see no retraining in flight
+    with one_at_a_time(settings().home / "locks" / f"monitor-{model}"):
+        made = judge(spec, champion, moment) if champion else []
     emit_watched(model, {"decisions": len(made)})
     return made
 
@@ -59,7 +62,7 @@ def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[R
         earlier = decisions().history(spec.name, before=window)
         filled, around = fill(window, rows, found, spec, champion), surroundings if window.id == newest else None
         seen = examine(spec, watched, window, filled, around, surroundings.source, earlier)
-        decision = decide(spec, watched, window, seen.evidence, earlier)
+        decision = decide(spec, watched, window, seen.evidence, earlier, surroundings.dependencies)
         publish(spec, watched, decision, seen.profile, earlier)
         made.append(decision)
     tidy(spec)

@@ -11,6 +11,7 @@ from everloop.adapters.tracking import log_window
 from everloop.adapters.window_report.facts import decision_markdown
 from everloop.adapters.window_report.page import write_window_report
 from everloop.domain.decision import RetrainingDecision, decision_id
+from everloop.domain.dependencies import DependencyReport
 from everloop.domain.evidence import Evidence
 from everloop.domain.retraining import decide as apply_policy
 from everloop.domain.spec import ModelSpec
@@ -26,20 +27,33 @@ log = logging.getLogger("everloop.decide")
 
 @step
 def decide(
-    spec: ModelSpec, watched: Watched, window: Window, evidence: Evidence, earlier: Sequence[RetrainingDecision]
+    spec: ModelSpec,
+    watched: Watched,
+    window: Window,
+    evidence: Evidence,
+    earlier: Sequence[RetrainingDecision],
+    dependencies: DependencyReport | None = None,
 ) -> RetrainingDecision:
-    """The stored decision about `window`; if it is new that it fires or alerts, the event is on its way.
+    """The stored decision about `window`; if it fires, or asks a person for something new, the event is on its way.
 
     A retraining that was stored and not said is not said again: the sweep starts it. An alert is, under the same event id.
+    `dependencies` are those of today.
     """
     name = decision_id(spec.name, window)
     before, fired_others = decisions().find(name), decisions().fired(spec.name, besides=name)
     made = apply_policy(
-        spec.name, watched.version.number, window, evidence, policy=spec.monitor, earlier=earlier, fired=fired_others
+        spec.name,
+        watched.version.number,
+        window,
+        evidence,
+        policy=spec.monitor,
+        earlier=earlier,
+        fired=fired_others,
+        dependencies=dependencies,
     )
     fired = decisions().store(made)
     decision = decisions().get(made.id)
-    said = before is not None and before.published and before.action == "alert"
+    said = before is not None and before.published and before.action == "alert" and {*decision.asks} <= {*before.asks}
     if fired or (decision.action == "alert" and not said):
         emit_decision(decision, report=_page_of(decision).as_uri())
     log.info("%s: %s: %s", decision.id, decision.action, decision.reason)

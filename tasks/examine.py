@@ -54,7 +54,7 @@ class Examined:
 def is_pending(
     window: Window, rows: pd.DataFrame, champion: Version, known: Mapping[str, RetrainingDecision], spec: ModelSpec
 ) -> bool:
-    """True if the window is not decided, or its decision was not said, or labels may change it.
+    """True if the window is not decided, or its decision was not said, or labels or rows that came since may change it.
 
     One that was decided so long ago that it is not among the `known` decisions is left as it is.
     """
@@ -68,7 +68,7 @@ def is_pending(
     changes = decision.may_change(
         int(mine["label"].notna().sum()), rows=len(mine), min_label_coverage=spec.monitor.min_label_coverage
     )
-    return not decision.published or changes
+    return not decision.published or changes or len(rows) > decision.window.rows
 
 
 def fill(window: Window, rows: pd.DataFrame, found: Collected, spec: ModelSpec, champion: Version) -> Filled:
@@ -97,6 +97,7 @@ def examine(
     earlier: Sequence[RetrainingDecision],
 ) -> Examined:
     """What was seen of `window`; the `surroundings` of this moment belong to the newest window only."""
+    fired = decisions().fired(spec.name, besides=decision_id(spec.name, window))
     parts = [profile_window(spec, watched, *part) for part in ((window, filled.rows), *filled.before)]
     profile, slices = _merged(parts)
     rows = filled.all_rows
@@ -109,7 +110,7 @@ def examine(
         performance=performance,
         drift_persistence=_persistence(watched, spec),
         decay=slow_decay([*mine, performance], policy=spec.monitor),
-        growth=measure_growth(spec, watched, source, labelled + labelled_before(spec, watched, window), earlier),
+        growth=measure_growth(spec, watched, source, labelled + labelled_before(spec, watched, window), fired),
         quality=inspect(spec, watched, profile, rows, surroundings.at if surroundings else None),
         dependencies=surroundings.dependencies if surroundings else None,
         slices=_slices(spec, watched, rows, slices),
@@ -142,7 +143,8 @@ def _slices(
 
 def _score_slice(spec: ModelSpec, watched: Watched, found: SliceReference, rows: pd.DataFrame) -> PerformanceReport:
     if found.baseline is not None:
-        return score(spec, watched, rows, baseline=found.baseline)
+        share = spec.monitor.model_copy(update={"false_alarms": spec.monitor.false_alarms / len(watched.facts.slices)})
+        return score(spec.model_copy(update={"monitor": share}), watched, rows, baseline=found.baseline)
     return PerformanceReport(
         verdict="undetermined",
         reason_code="too_few_rows",

@@ -16,17 +16,20 @@ from tasks.wiring import decisions
 
 @step
 def measure_growth(
-    spec: ModelSpec, watched: Watched, source: SourceState, served: int, earlier: Sequence[RetrainingDecision]
+    spec: ModelSpec, watched: Watched, source: SourceState, served: int, fired: Sequence[RetrainingDecision]
 ) -> Growth | None:
-    """The growth since this version was trained, or since a retraining that could not replace it was decided.
+    """The growth since this version was trained, or since one of the `fired` retrainings that could not replace it was decided.
 
-    `served` are the labelled rows of all windows that came after the training data. None for a version of an earlier Everloop.
+    One that ended without a challenger has trained nothing. `served` are the labelled rows of all windows that came after the
+    training data. None for a version of an earlier Everloop.
     """
     facts, version = watched.facts, watched.version.number
     if facts.labelled_rows is None:
         return None
     tried = [
-        found.growth.labelled_rows for found in earlier if found.is_fired and found.version == version and found.growth
+        found.growth.labelled_rows
+        for found in fired
+        if found.growth and found.version == version and (found.rejected or found.released)
     ]
     # a source that takes in what was served would be counted twice: the larger of the two is what is new
     new = max(served if spec.data.include_served else 0, (source.labelled or 0) - (facts.source_rows or 0), 0)

@@ -69,13 +69,13 @@ def observe(spec: ModelSpec, watched: Watched, found: Collected, at: pd.Timestam
 @step
 def raise_alarm(spec: ModelSpec, seen: Surroundings) -> list[str]:
     """The alerts about the surroundings that went out; for a run without a window whose decision would say them."""
-    reasons = []
+    found = {f"usage.{spike.what}": spike.sentence for spike in seen.usage.spikes}
     if seen.dependencies.verdict == "fail":
-        reasons.append(f"dependencies: {seen.dependencies.reason}")
-    reasons += [spike.sentence for spike in seen.usage.spikes]
-    for reason in reasons:
-        emit_alert(spec.name, reason, once=f"{pd.Timestamp.now('UTC'):%Y-%m-%dT%H}")
-    return reasons
+        errors = [f"{error.column}.{error.rule}" for error in seen.dependencies.findings if error.severity == "error"]
+        found["dependencies." + "+".join(sorted(errors))] = f"dependencies: {seen.dependencies.reason}"
+    for what, reason in found.items():
+        emit_alert(spec.name, reason, once=f"{what}@{pd.Timestamp.now('UTC'):%Y-%m-%dT%H}")
+    return list(found.values())
 
 
 def _keys(spec: ModelSpec) -> Sequence[str]:

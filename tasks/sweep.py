@@ -19,14 +19,20 @@ async def sweep(spec: ModelSpec) -> list[str]:
     """The decisions whose retraining was started again; one that failed too often is given up, with an alert."""
     here, store, started = settings(), decisions(), []
     for decision, attempts in store.forgotten(spec.name, older_than=timedelta(seconds=here.sweep_seconds)):
-        if attempts >= here.max_attempts:
-            outcome = f"given up after {attempts} runs that died"
-            if store.give_up(decision, outcome):
-                emit_alert(spec.name, f"{decision}: {outcome}; read the logs of these runs, then train on demand")
-            continue
         found = store.get(decision)
-        window = f"{found.window.start} to {found.window.end}"
-        run = await start_training(spec.name, reason=found.headline, decision=decision, window=window, attempt=attempts)
-        log.warning("nobody works on %s (%d runs so far): started flow run %s", decision, attempts, run)
-        started.append(decision)
+        run = await start_training(
+            spec.name,
+            reason=found.headline,
+            decision=decision,
+            window=f"{found.window.start} to {found.window.end}",
+            attempts=attempts,
+            most=here.max_attempts,
+        )
+        if run is not None:
+            log.warning("nobody works on %s (%d runs so far): flow run %s does", decision, attempts, run)
+            started.append(decision)
+            continue
+        outcome = f"given up after {here.max_attempts} runs that died"
+        if store.give_up(decision, outcome):
+            emit_alert(spec.name, f"{decision}: {outcome}; read the logs of these runs, then train on demand")
     return started

@@ -99,14 +99,16 @@ class DecisionStore:
     def history(self, model: str, *, before: Window | None = None) -> Sequence[RetrainingDecision]:
         """What the policy and a report look back on, oldest window first: the newest decisions, and the newest that fired.
 
-        With `before`, only decisions about windows that ended no later, and not about that window itself.
+        With `before`, only decisions about windows before that one: row windows in the order of capture, others by their end.
         """
-        chosen = [_table.c.model == model]
-        if before is not None:
+        chosen, order = [_table.c.model == model], (_table.c.window_end, _table.c.window_id)
+        if before is not None and before.before is not None:
+            order = (_table.c.place, _table.c.window_id)
+            chosen.append(_table.c.place < before.last)
+        elif before is not None:
             chosen += [_table.c.window_end <= before.end, _table.c.window_id != before.id]
-        newest_first = (_table.c.window_end.desc(), _table.c.window_id.desc())
-        newest = sa.select(_table.c.id).where(*chosen).order_by(*newest_first).limit(_RECENT)
-        return self._decisions(newest, newest.where(_table.c.fired_at.is_not(None)))
+        newest = sa.select(_table.c.id).where(*chosen).order_by(*(column.desc() for column in order)).limit(_RECENT)
+        return self._decisions(newest, newest.where(_table.c.fired_at.is_not(None)), order=order)
 
     def fired(self, model: str, *, besides: str = "") -> Sequence[RetrainingDecision]:
         """The newest decisions that started a retraining, oldest window first, but for the one with the id `besides`."""

@@ -27,7 +27,8 @@ def emit_decision(decision: RetrainingDecision, *, report: str | None = None) ->
 
     emit_event(
         event=DEGRADED if decision.action == "retrain" else ALERT,
-        id=_event_id(decision.id, decision.action),
+        # a retraining is one event a decision, an alert one for what it asks a person to look at
+        id=_event_id(decision.id, decision.action, *(sorted(decision.asks) if decision.action == "alert" else ())),
         resource=resource_of(decision.model),
         payload={
             "decision": decision.id,
@@ -48,10 +49,10 @@ def emit_watched(model: str, payload: Mapping[str, Any]) -> None:
 
 
 def emit_alert(model: str, reason: str, *, once: str | None = None) -> None:
-    """Afterwards an alert about `model` is on its way; with `once`, the same reason under the same key is one event."""
+    """Afterwards an alert about `model` is on its way; under the same key `once`, it is one event whatever its words."""
     from prefect.events import emit_event
 
-    key = _event_id(model, reason, once) if once else uuid4()
+    key = _event_id(model, once) if once else uuid4()
     emit_event(event=ALERT, resource=resource_of(model), payload={"reason": reason}, id=key)
 
 
@@ -60,18 +61,27 @@ def _event_id(*about: str) -> UUID:
     return uuid5(NAMESPACE_URL, "everloop:" + ":".join(about))
 
 
-async def start_training(model: str, *, reason: str, decision: str, window: str, attempt: int) -> str:
-    """The id of the training run for `decision`; the same decision and attempt always name the same run."""
+async def start_training(
+    model: str, *, reason: str, decision: str, window: str, attempts: int, most: int
+) -> str | None:
+    """The id of the training run for `decision` that has not ended yet; None if `most` of them have.
+
+    `attempts` of them are known to have begun their work. One that ended before that (cancelled while it waited, or its
+    process could not start) is followed by the next; the same decision and number always name the same run.
+    """
     from prefect.deployments.flow_runs import arun_deployment
 
-    run = await arun_deployment(
-        name=f"train/{model}",
-        parameters={"model": model, "reason": reason, "decision": decision, "window": window},
-        timeout=0,
-        idempotency_key=f"{decision}#{attempt}",
-        as_subflow=False,
-    )
-    return str(run.id)
+    for number in range(attempts, most):
+        run = await arun_deployment(
+            name=f"train/{model}",
+            parameters={"model": model, "reason": reason, "decision": decision, "window": window},
+            timeout=0,
+            idempotency_key=f"{decision}#{number}",
+            as_subflow=False,
+        )
+        if run.state is None or not run.state.is_final():
+            return str(run.id)
+    return None
 
 
 def current_run_id(default: str) -> str:

@@ -14,7 +14,6 @@ before its hours are deleted: hours beside their day are in it already. One lock
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -28,6 +27,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from everloop.adapters.locks import one_at_a_time
 from everloop.adapters.profiles import merge_profiles
 from everloop.domain.errors import SchemaMismatch
 
@@ -194,9 +194,7 @@ class ProfileStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / ".lock").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # let go of when the file is closed, also by a kill
+        with one_at_a_time(self._folder / ".lock"):
             yield
 
 

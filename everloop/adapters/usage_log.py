@@ -6,7 +6,6 @@ growth between two looks is spread over the hours between them.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
+from everloop.adapters.locks import one_at_a_time
 from everloop.domain.spec_values import Frozen
 from everloop.domain.usage import HourUsage, start_of_hour
 
@@ -139,9 +139,7 @@ def _read(path: Path) -> _Log:
 
 def _rewrite(path: Path, change: Callable[[_Log], _Log]) -> None:
     """Afterwards the file holds what `change` made of it; writers wait for each other, readers see the old or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.stem}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(path.parent / f".{path.stem}.lock"):
         before = _read(path)
         after = change(before)
         if after == before:

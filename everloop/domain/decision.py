@@ -11,7 +11,10 @@ Action = Literal["none", "alert", "retrain"]
 
 
 class RetrainingDecision(Evidence):
-    """What was decided about one window of one model, with everything it rests on."""
+    """What was decided about one window of one model, with everything it rests on.
+
+    `asks` are those of the reason codes that asked for an alert or a retraining, whatever held it back.
+    """
 
     id: str
     model: str
@@ -20,6 +23,7 @@ class RetrainingDecision(Evidence):
     action: Action
     reason_codes: tuple[str, ...]
     reason: str
+    asks: tuple[str, ...] = ()
     outcome: str | None = None
     released: bool = False
     rejected: bool = False

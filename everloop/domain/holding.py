@@ -34,32 +34,28 @@ def held_back(
     in_flight = [decision for decision in fired if decision.outcome is None]
     if in_flight:
         return Signal("in_flight", "none", f"held back: the retraining of {in_flight[-1].id} is not finished")
-    rejected = [decision for decision in _rejected_in_a_row(version, fired) if asks & set(decision.reason_codes)]
-    return (
-        _breaker(rejected, policy)
-        or _back_off(window, rejected, evidence, policy)
-        or _cooldown(window, policy, fired)
-        or _budget(window, policy, fired)
-    )
+    rejected = [decision for decision in _rejected_in_a_row(version, fired) if asks & set(decision.asks)]
+    judged = None if "growth" in asks else _breaker(rejected, policy) or _back_off(window, rejected, evidence, policy)
+    return judged or _cooldown(window, policy, fired) or _budget(window, policy, fired)
 
 
 def _rejected_in_a_row(version: str, fired: Sequence[RetrainingDecision]) -> Sequence[RetrainingDecision]:
     """The newest retrainings whose challengers this champion's gates refused, one after another, oldest first.
 
     What ended otherwise, with a source that was gone or a version that waits for a person, says nothing of challengers. What
-    growth asked for was due anyway, and growth begins anew after each training, whatever became of it.
+    growth asked for was due anyway: it neither counts nor is held back, and begins anew after each training.
     """
     judged = [decision for decision in fired if decision.rejected or decision.released]
     last = takewhile(lambda decision: decision.version == version and decision.was_rejected, reversed(judged))
-    return [decision for decision in last if "growth" not in decision.reason_codes][::-1]
+    return [decision for decision in last if "growth" not in decision.asks][::-1]
 
 
 def _breaker(rejected: Sequence[RetrainingDecision], policy: MonitorSpec) -> Signal | None:
     """Open after `max_rejections` challengers in a row that could not replace this champion.
 
-    Further attempts to restore a loss do not count: a world that has become harder is no fault, and they grow rare by themselves.
+    Mere further attempts to restore a loss do not count: a world that has become harder is no fault, and they grow rare by themselves.
     """
-    counted = [decision for decision in rejected if "not_restored" not in decision.reason_codes]
+    counted = [decision for decision in rejected if decision.asks != ("not_restored",)]
     if len(counted) < policy.max_rejections:
         return None
     return Signal(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from everloop.domain import signals
 from everloop.domain.decision import Action, RetrainingDecision, decision_id
+from everloop.domain.dependencies import DependencyReport
 from everloop.domain.evidence import Evidence
 from everloop.domain.holding import held_back
 from everloop.domain.monitor_spec import MonitorSpec
@@ -26,11 +27,12 @@ def decide(
     policy: MonitorSpec,
     earlier: Sequence[RetrainingDecision],
     fired: Sequence[RetrainingDecision] | None = None,
+    dependencies: DependencyReport | None = None,
 ) -> RetrainingDecision:
     """The decision about `window`, given the `earlier` decisions of this model, oldest first.
 
     `fired` are all decisions that started a retraining, of later windows too: labels may come in any order. Default: those
-    among `earlier`.
+    among `earlier`. `dependencies` are those of today; broken, they hold back what an older window asks for as well.
 
     A signal counts when it stands in this window and in `persistence` of the last windows of the same version. What
     it asks for is held back while data or dependencies are broken, a retraining is in flight, the cooldown runs, the
@@ -44,7 +46,7 @@ def decide(
     found = [
         *signals.broken(evidence),
         *signals.degradation(evidence, recent, policy),
-        *signals.not_restored(evidence, earlier, policy),
+        *signals.not_restored(evidence, acted, earlier, policy),
         *signals.drift(evidence, recent, policy),
         *signals.growth(evidence, policy),
         *signals.slices(evidence, recent, policy),
@@ -55,10 +57,13 @@ def decide(
     notes = [signal for signal in found if signal.asks == "none"]
     action = max((signal.asks for signal in asked), key=_STRENGTH.index, default="none")
     asks = {signal.code for signal in asked if signal.asks == "retrain"}
-    if asks and (held := held_back(window, version, asks, evidence, policy, acted)):
-        notes.insert(0, held)
-        alerts = any(signal.asks == "alert" for signal in (*asked, held))
-        action = "alert" if alerts else "none"
+    today = evidence.model_copy(update={"dependencies": evidence.dependencies or dependencies})
+    if asks and (held := held_back(window, version, asks, today, policy, acted)):
+        if held.asks == "alert":
+            asked.append(held)
+        else:
+            notes.insert(0, held)
+        action = "alert" if any(signal.asks == "alert" for signal in asked) else "none"
     said = [*asked, *notes]
     return RetrainingDecision(
         **{name: getattr(evidence, name) for name in Evidence.model_fields},
@@ -67,6 +72,7 @@ def decide(
         version=version,
         window=window,
         action=action,
+        asks=tuple(dict.fromkeys(signal.code for signal in asked)),
         reason_codes=tuple(dict.fromkeys(signal.code for signal in said)) or ("nothing_found",),
         reason="; ".join(signal.sentence for signal in said)
         or f"no standing signal: {evidence.performance.reason}; {evidence.drift.reason}",

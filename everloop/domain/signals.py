@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -53,26 +54,30 @@ def growth(evidence: Evidence, policy: MonitorSpec) -> Iterator[Signal]:
         )
 
 
-def not_restored(evidence: Evidence, earlier: Sequence[RetrainingDecision], policy: MonitorSpec) -> Iterator[Signal]:
+def not_restored(
+    evidence: Evidence,
+    fired: Sequence[RetrainingDecision],
+    earlier: Sequence[RetrainingDecision],
+    policy: MonitorSpec,
+) -> Iterator[Signal]:
     """Retrainings that did not restore the loss are followed by another, each after twice as many new labelled rows.
 
     After `max_rejections` of them a person is asked, once, and the loss that the champion has is taken for what can be had.
     """
     validated, growth = evidence.performance.baseline_mean, evidence.growth
-    places = [at for at, decision in enumerate(earlier) if decision.is_fired and decision.growth is not None]
-    if validated is None or growth is None or not places:
+    known = [decision.growth.labelled_rows for decision in fired if decision.growth is not None]
+    if validated is None or growth is None or not known:
         return
-    unrestored = find_unrestored(validated, earlier, policy=policy)
+    unrestored = find_unrestored(validated, fired, policy=policy)
     if unrestored is None:
         return
-    last, since = earlier[places[-1]].growth, earlier[places[-1] + 1 :]
-    assert last is not None
-    new, needed = growth.labelled_rows - last.labelled_rows, policy.min_rows * 2**unrestored.retrainings
+    new, needed = growth.labelled_rows - max(known), policy.min_rows * 2**unrestored.retrainings
     state = (
         f"validated with {validated:.4g}, {unrestored.before:.4g} before the trouble; {new:,} labelled rows since the last "
         f"retraining"
     )
     if unrestored.retrainings >= policy.max_rejections:
+        since = itertools.takewhile(lambda decision: not decision.is_fired, reversed(earlier))
         if policy.on_degradation != "ignore" and not any("given_up" in decision.reason_codes for decision in since):
             text = f"{unrestored.retrainings} retrainings have not restored the loss: {state}; look whether it can be restored"
             yield Signal("given_up", "alert", text)

@@ -241,6 +241,18 @@ def test_the_history_looks_back_on_the_newest_decisions_and_on_those_that_fired_
     assert store.history("scooters") == []
 
 
+def test_row_windows_of_one_moment_are_looked_back_on_in_the_order_of_capture(store: DecisionStore) -> None:
+    """Where event times are days, many windows end at the same one; a window must not see those after it."""
+    made = []
+    for number in range(4):
+        decision = make_decision("none")
+        place = {"first": f"2024-03-09T00:0{number}|a", "last": f"2024-03-09T00:0{number}|z", "before": 100 * number}
+        window = decision.window.model_copy(update={**place, "id": f"rows-{number}"})
+        made.append(decision.model_copy(update={"id": f"bikes/rows-{number}", "window": window}))
+        store.store(made[-1])
+    assert [found.window.id for found in store.history("bikes", before=made[2].window)] == ["rows-0", "rows-1"]
+
+
 def test_a_decision_counts_as_published_until_it_is_judged_anew(store: DecisionStore) -> None:
     found = make_decision("none")
     store.store(found)

@@ -156,11 +156,12 @@ def take(
     version: str = "1",
     seen: dict[str, Any] | None = None,
     fired: Any = None,
+    dependencies: Any = None,
     **changes: Any,
 ) -> RetrainingDecision:
     """The decision about the window of `day`, of which `loss`, `drift` and `seen` say what was seen (see `seen_of`)."""
-    evidence = seen_of(loss, drift, **(seen or {}))
-    return decide("toy", version, a_window(day), evidence, policy=policy(**changes), earlier=earlier, fired=fired)
+    evidence, known = seen_of(loss, drift, **(seen or {})), {"fired": fired, "dependencies": dependencies}
+    return decide("toy", version, a_window(day), evidence, policy=policy(**changes), earlier=earlier, **known)
 
 
 def seen(
@@ -176,5 +177,6 @@ def seen(
 
 def fired(day: int, outcome: str | None = "promoted", version: str = "1", **became: Any) -> RetrainingDecision:
     """An earlier decision to retrain, asked for by a degradation, that saw nothing the windows after it would count."""
-    fired = {"action": "retrain", "reason_codes": ("degradation",), "outcome": outcome}
+    codes = became.get("reason_codes", ("degradation",))
+    fired = {"action": "retrain", "reason_codes": codes, "asks": codes, "outcome": outcome}
     return take(day, ".", version=version).model_copy(update={**fired, **became})

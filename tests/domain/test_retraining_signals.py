@@ -8,6 +8,7 @@ import pytest
 
 from everloop.domain.checks import Finding
 from everloop.domain.decay import DecayReport
+from everloop.domain.dependencies import DependencyReport
 from everloop.domain.evidence import Growth, SliceEvidence
 from everloop.domain.quality import QualityReport
 from everloop.domain.usage import Spike, UsageReport
@@ -173,9 +174,26 @@ def test_what_ended_without_a_verdict_on_a_challenger_is_no_rejection() -> None:
     assert take(20, "D", earlier=[*gone, *seen("D")], max_rejections=3).action == "retrain"
 
 
-def test_attempts_to_restore_a_loss_open_no_breaker() -> None:
+def test_mere_attempts_to_restore_a_loss_open_no_breaker() -> None:
     tries = [fired(day, "rejected", rejected=True, reason_codes=("not_restored",)) for day in (10, 11, 12)]
     assert take(20, "D", earlier=[*tries, *seen("D")], max_rejections=3).action == "retrain"
+    both = [found.model_copy(update={"asks": ("degradation", "not_restored")}) for found in tries]
+    assert take(20, "D", earlier=[*both, *seen("D")], max_rejections=3).reason_codes == ("degradation", "breaker_open")
+
+
+def test_growth_retrains_although_challengers_for_the_risen_loss_were_rejected() -> None:
+    rejected = [fired(day, "rejected", rejected=True) for day in (10, 20, 30)]
+    much = Growth(labelled_rows=9000, at_last_training=5000, fitted_rows=5000)
+    decision = take(41, "D", earlier=[*rejected, *seen("D")], seen={"growth": much}, max_rejections=3)
+    assert (decision.action, decision.asks) == ("retrain", ("degradation", "growth"))
+
+
+def test_dependencies_that_are_broken_today_hold_back_what_an_older_window_asks_for() -> None:
+    """Only the newest window's evidence has them: they are of the moment."""
+    gone = DependencyReport(verdict="fail", reason="the source is gone", findings=())
+    decision = take(3, "D", earlier=seen("D"), dependencies=gone)
+    assert (decision.action, decision.reason_codes) == ("alert", ("degradation", "blocked"))
+    assert decision.dependencies is None
 
 
 def test_retrainings_of_later_windows_hold_back_too() -> None:

@@ -10,6 +10,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled
 
 from everloop.adapters.decisions import DecisionStore
 from everloop.adapters.registry import Registry
@@ -45,6 +46,11 @@ def test_one_decision_leads_to_one_retraining_whatever_dies(loop: Loop, store: D
     assert len(_training_runs(loop, decision.id)) == 1, "the next monitor swept it"
     assert _run(loop, "never", "monitor") == 0
     assert len(_training_runs(loop, decision.id)) == 1, "sweeping again names the same run"
+    _cancel(loop, decision.id)
+    assert _run(loop, "never", "monitor") == 0
+    runs = _training_runs(loop, decision.id)
+    assert len(runs) == 2, "one that ended before it began its work is followed by another"
+    assert sum(not run.state.is_final() for run in runs if run.state) == 1
 
     claim = f"decision={decision.id}"
     assert _run(loop, "after:everloop.adapters.decisions:DecisionStore.claim", "train", claim) == KILLED
@@ -118,6 +124,18 @@ def _fired(store: DecisionStore) -> list[RetrainingDecision]:
 def _wait_for_lease(store: DecisionStore, decision: str) -> None:
     """Return when the dead holder's lease has ended."""
     wait_until(lambda: decision in [found for found, _ in store.forgotten(MODEL, older_than=timedelta(0))], seconds=30)
+
+
+def _cancel(loop: Loop, decision: str) -> None:
+    """The run that waits for the worker is cancelled, as a person does it in the UI."""
+    (run,) = _training_runs(loop, decision)
+
+    async def cancel() -> None:
+        async with get_client() as client:
+            await client.set_flow_run_state(run.id, Cancelled(), force=True)
+
+    with temporary_settings({PREFECT_API_URL: loop.settings.prefect_api}):
+        asyncio.run(cancel())
 
 
 def _training_runs(loop: Loop, decision: str) -> list[FlowRun]:

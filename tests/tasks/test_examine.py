@@ -72,10 +72,13 @@ def test_merged_rows_keep_their_order() -> None:
     assert names == [f"{window}.{row}" for window in range(3) for row in range(10)]
 
 
-def known(version: str = "2", *, labelled: int = 80, published: bool = True) -> list[RetrainingDecision]:
-    """The decision about window 0, made when `labelled` of its 100 rows had labels."""
+def known(
+    version: str = "2", *, labelled: int = 80, published: bool = True, rows: int | None = None
+) -> list[RetrainingDecision]:
+    """The decision about window 0, made when it had `rows` rows, if that is given, and `labelled` of 100 had labels."""
     made = make_decision("none")
     window, _ = window_of(0, "2222222222")
+    window = window.model_copy(update={"rows": rows or window.rows})
     performance = made.performance.model_copy(
         update={"verdict": "ok", "reason_code": "loss_within_margin", "rows": 100, "labelled": labelled}
     )
@@ -93,8 +96,17 @@ def known(version: str = "2", *, labelled: int = 80, published: bool = True) -> 
         (known("1"), 100, False),
         (known(published=False), 80, True),
         (known(labelled=100), 100, False),
+        (known(rows=9), 80, True),
     ],
-    ids=["new", "few new labels", "enough new labels", "of another version", "not said", "all labels were there"],
+    ids=[
+        "new",
+        "few labels",
+        "enough new labels",
+        "of another version",
+        "not said",
+        "all labels were there",
+        "new rows",
+    ],
 )
 def test_a_window_is_judged_if_it_is_new_not_said_or_its_labels_may_change_it(
     decisions: list[RetrainingDecision], labelled: int, expected: bool

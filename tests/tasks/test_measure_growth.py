@@ -28,12 +28,12 @@ def watched(facts: MonitoringReference = FACTS) -> Watched:
 
 
 def grown(
-    served: int = 0, *, earlier: Any = (), source: int | None = 900, facts: MonitoringReference = FACTS, **spec: Any
+    served: int = 0, *, fired: Any = (), source: int | None = 900, facts: MonitoringReference = FACTS, **spec: Any
 ) -> Growth | None:
     """The growth that is measured with `served` labelled rows since, when the source holds `source`, None if it is gone."""
     state = SourceState(reachable=source is not None, reason="as it is", rows=source, labelled=source)
     step: Any = measure_growth
-    found: Growth | None = step.fn(make_spec(**spec), watched(facts), state, served, earlier)
+    found: Growth | None = step.fn(make_spec(**spec), watched(facts), state, served, fired)
     return found
 
 
@@ -69,10 +69,18 @@ def test_served_rows_do_not_count_for_a_model_that_does_not_learn_from_them() ->
 
 def test_growth_begins_anew_with_a_retraining_that_could_not_replace_the_champion() -> None:
     growth = Growth(labelled_rows=1024, at_last_training=1000, fitted_rows=120)
-    tried = make_decision("retrain", window=1).model_copy(update={"growth": growth})
-    found = grown(58, earlier=[tried])
+    tried = make_decision("retrain", window=1).model_copy(update={"growth": growth, "rejected": True})
+    found = grown(58, fired=[tried])
     assert found is not None
     assert (found.labelled_rows, found.at_last_training) == (1058, 1024)
+
+
+def test_a_retraining_that_ended_without_a_challenger_has_trained_nothing() -> None:
+    growth = Growth(labelled_rows=1024, at_last_training=1000, fitted_rows=120)
+    gone = make_decision("retrain", window=1).model_copy(update={"growth": growth, "outcome": "refused: no source"})
+    found = grown(58, fired=[gone])
+    assert found is not None
+    assert found.at_last_training == 1000
 
 
 def test_a_version_of_an_earlier_everloop_does_not_say_what_there_was() -> None:
