@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from everloop.adapters.decisions import DecisionStore
 from everloop.adapters.orchestrator import current_run_id
+from everloop.domain.decision import REFUSED
 from everloop.domain.errors import EverloopError
 from tasks.wiring import decisions
 
@@ -64,7 +65,7 @@ def claimed(decision: str | None) -> Iterator[Claim]:
         with store.holding(decision, by):
             yield claim
     except EverloopError as exc:
-        claim.finish(f"refused: {exc}")
+        claim.finish(f"{REFUSED}: {exc}")
         raise
     finally:
         _current.reset(token)

@@ -8,6 +8,7 @@ from everloop.domain.evidence import Evidence
 from everloop.domain.windows import Window
 
 Action = Literal["none", "alert", "retrain"]
+REFUSED, GIVEN_UP = "refused", "given up"  # how an outcome begins if there is no challenger to speak of
 
 
 class RetrainingDecision(Evidence):
@@ -39,6 +40,11 @@ class RetrainingDecision(Evidence):
     def is_fired(self) -> bool:
         """True if it started a retraining."""
         return self.action == "retrain"
+
+    @property
+    def has_trained(self) -> bool:
+        """True if its retraining has ended with a challenger, whether it is live, rejected, or waits for a person."""
+        return self.is_fired and self.outcome is not None and not self.outcome.startswith((REFUSED, GIVEN_UP))
 
     @property
     def was_rejected(self) -> bool:

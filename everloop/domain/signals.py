@@ -65,7 +65,7 @@ def not_restored(
     After `max_rejections` of them a person is asked, once, and the loss that the champion has is taken for what can be had.
     """
     validated, growth = evidence.performance.baseline_mean, evidence.growth
-    known = [decision.growth.labelled_rows for decision in fired if decision.growth is not None]
+    known = [decision.growth.labelled_rows for decision in fired if decision.growth and decision.has_trained]
     if validated is None or growth is None or not known:
         return
     unrestored = find_unrestored(validated, fired, policy=policy)
