@@ -24,7 +24,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from benchmarks.no_change import POOLS, Pool, draw_window
 from benchmarks.watching import (
     HOLDOUTS,
     Watch,
-    draw_holdout,
+    draw_baseline,
     draw_reference,
     is_alarmed,
     is_broken,
@@ -48,7 +48,6 @@ from benchmarks.watching import (
     profile,
 )
 from everloop.adapters.profiles import summarize_profile
-from everloop.domain.metrics import LossSummary, summarize
 
 ROWS = (200, 1000, 10_000)
 SAMPLED = 10  # windows of a setting that the other detectors judge
@@ -141,17 +140,9 @@ def run_job(job: Job) -> dict[int, Tally]:
     pool = pool_of(job.pool)
     rng = np.random.default_rng([job.seed, job.rows, job.autocorrelated])
     blocks = draw_reference(pool, job.rows, rng, autocorrelated=job.autocorrelated)
-    columns, size = (pool.narrow(), pool.schema.names), HOLDOUTS[job.seed % len(HOLDOUTS)]
-
-    def draw() -> np.ndarray:
-        return draw_holdout(pool, job.rows, rng, autocorrelated=job.autocorrelated, holdout=size)
-
-    def validate() -> LossSummary:
-        return summarize(draw())
-
-    holdout = draw()
-
-    watches = [Watch(reference, validate=validate) for reference in learn(pool, blocks, holdout, columns)]
+    columns, holdout = (pool.narrow(), pool.schema.names), HOLDOUTS[job.seed % len(HOLDOUTS)]
+    validate = partial(draw_baseline, pool, job.rows, rng, autocorrelated=job.autocorrelated, holdout=holdout)
+    watches = [Watch(reference, validate=validate) for reference in learn(pool, blocks, validate(), columns)]
     tallies = {len(names): Tally(job.windows) for names in columns}
     for watch, tally in zip(watches, tallies.values(), strict=True):
         tally.blocks_alarmed.append(watch.reference.calibration.alarmed_share)
@@ -246,7 +237,7 @@ def _judged_by(python: Path, script: str, stream: tuple[str, str, int], sampled:
     pool, rows, autocorrelated = pool_of(stream[0]), stream[2], stream[1] == "autocorrelated"
     rng = np.random.default_rng([0, rows, autocorrelated])
     blocks = draw_reference(pool, rows, rng, autocorrelated=autocorrelated)
-    draw_holdout(pool, rows, rng, autocorrelated=autocorrelated)
+    draw_baseline(pool, rows, rng, autocorrelated=autocorrelated)
     windows = [draw_window(pool, rows, rng, autocorrelated=autocorrelated) for _ in range(sampled)]
     frame = _plain(pool, pool.schema.names)
     with tempfile.TemporaryDirectory(prefix="everloop-bench-") as folder:

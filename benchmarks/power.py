@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.no_change import POOLS, Pool, draw_window
-from benchmarks.watching import HOLDOUTS, POLICY, Reference, Watch, draw_holdout, draw_reference, learn, only, profile
+from benchmarks.watching import HOLDOUTS, POLICY, Reference, Watch, draw_baseline, draw_reference, learn, only, profile
 from everloop.adapters.profiles import profile_rows, summarize_profile
 from everloop.domain.metrics import summarize
 from everloop.domain.schema import RowSchema
@@ -107,7 +107,7 @@ def run_job(job: Job) -> list[dict[str, Any]]:
     references = learn(
         pool,
         draw_reference(pool, job.rows, rng, autocorrelated=job.autocorrelated),
-        draw_holdout(pool, job.rows, rng, autocorrelated=job.autocorrelated),
+        draw_baseline(pool, job.rows, rng, autocorrelated=job.autocorrelated),
         columns,
     )
     waits_by: dict[tuple[str, int], list[int]] = {}

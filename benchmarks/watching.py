@@ -52,17 +52,17 @@ def draw_reference(pool: Pool, rows: int, rng: np.random.Generator, *, autocorre
     return [draw_window(pool, rows, rng, autocorrelated=autocorrelated) for _ in range(count)]
 
 
-def draw_holdout(
+def draw_baseline(
     pool: Pool, rows: int, rng: np.random.Generator, *, autocorrelated: bool, holdout: int = HOLDOUTS[0]
-) -> np.ndarray:
-    """The losses, (holdout,), that the version was validated with: rows of the same stream, in stretches of `rows`."""
+) -> LossSummary:
+    """The loss that the version was validated with, on `holdout` rows of the same stream, in stretches of `rows`."""
     rows = min(rows, holdout)
     parts = [draw_window(pool, rows, rng, autocorrelated=autocorrelated) for _ in range(holdout // rows)]
-    return pool.losses[np.concatenate(parts)]
+    return summarize(pool.losses[np.concatenate(parts)])
 
 
 def learn(
-    pool: Pool, blocks: Sequence[np.ndarray], holdout: np.ndarray, columns: Sequence[Sequence[str]]
+    pool: Pool, blocks: Sequence[np.ndarray], baseline: LossSummary, columns: Sequence[Sequence[str]]
 ) -> list[Reference]:
     """One reference for each list of columns, calibrated on the blocks that a training would choose."""
     rows = len(blocks[0])
@@ -70,7 +70,6 @@ def learn(
     whole = summarize_profile(merge_profiles(profiles))
     chosen = [start // rows for start, _ in block_bounds(rows * len(blocks), window_rows=rows)]
     summaries = [summarize_profile(profiles[position]) for position in chosen]
-    baseline = summarize(holdout)
     return [
         Reference(
             only(whole, names),

@@ -66,9 +66,9 @@ def ensure_automations(models: Sequence[tuple[str, timedelta]], *, notify: str |
     with _client(api) as client:
         block = None if notify is None else _block_id(client, notify)
         wanted = {made.name: made for made in automations_for(models, block)}
-        kept, elsewhere = set[str](), {SILENT.format(model=model) for model in _monitored(client)}
+        kept, elsewhere = set[str](), {SILENT.format(model=model) for model in _monitored(client)} - wanted.keys()
         for found in _ours(client):
-            if found.name not in wanted and found.name in elsewhere:
+            if found.name in elsewhere:
                 continue
             if found.name not in wanted or found.name in kept:
                 client.delete_automation(found.id)

@@ -19,7 +19,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -192,10 +192,8 @@ class ProfileStore:
         path = self._folder / "expired"
         return pd.Timestamp(path.read_text()) if path.exists() else None
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with one_at_a_time(self._folder / ".lock"):
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        return one_at_a_time(self._folder / ".lock")
 
 
 def _bring_up_to_date(path: Path, rows: pd.DataFrame, profile: Callable[[pd.DataFrame], bytes], schema: str) -> int:

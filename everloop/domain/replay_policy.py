@@ -132,12 +132,11 @@ def replay_policy(
 
 def _settle(loop: _Loop, pending: Stretch, now: Stretch, known: int) -> None:
     """Afterwards the decision about `pending` is that of the moment `now`, and if it fires, it is acted on."""
-    before = [decision for index, decision in sorted(loop.decisions.items()) if index < pending.index]
+    ordered = sorted(loop.decisions.items())
+    before = [decision for index, decision in ordered if index < pending.index]
     evidence = _look(loop, pending, known, before)
     model, version = loop.trainer.subject.spec.name, loop.live.version
-    fired = [
-        decision for index, decision in sorted(loop.decisions.items()) if index != pending.index and decision.is_fired
-    ]
+    fired = [decision for index, decision in ordered if index != pending.index and decision.is_fired]
     decision = decide(model, version, pending.window, evidence, policy=loop.policy, earlier=before, fired=fired)
     if decision.is_fired:
         decision = _retrain(loop, decision, now, known)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from everloop.domain.decision import Action, RetrainingDecision
 from everloop.domain.drift import DriftReport
@@ -77,7 +77,7 @@ def not_restored(
         f"retraining"
     )
     if unrestored.retrainings >= policy.max_rejections:
-        since = itertools.takewhile(lambda decision: not decision.is_fired, reversed(earlier))
+        since = takewhile(lambda decision: not decision.is_fired, reversed(earlier))
         if policy.on_degradation != "ignore" and not any("given_up" in decision.reason_codes for decision in since):
             text = f"{unrestored.retrainings} retrainings have not restored the loss: {state}; look whether it can be restored"
             yield Signal("given_up", "alert", text)
