@@ -17,7 +17,7 @@ from benchmarks.no_change import Pool, draw_window
 from everloop.adapters.profiles import merge_profiles, profile_rows, summarize_profile
 from everloop.domain.calibration import Calibration, block_bounds, calibrate
 from everloop.domain.decay import slow_decay
-from everloop.domain.decision import RetrainingDecision
+from everloop.domain.decision import Past, RetrainingDecision
 from everloop.domain.drift import compare_profiles
 from everloop.domain.evidence import Evidence, disjoint
 from everloop.domain.metrics import LossSummary, summarize
@@ -117,12 +117,12 @@ class Watch:
             self._next_window(summary.rows),
             self._evidence(summary, losses),
             policy=self.policy,
-            earlier=self.earlier,
+            past=Past(self.earlier, [decision for decision in self.earlier if decision.is_fired]),
         )
         if decision.is_fired:
             self.version += 1
             self.baseline = self.validate() if self.validate else self.baseline
-            decision = decision.model_copy(update={"outcome": "promoted", "released": True})
+            decision = decision.model_copy(update={"outcome": "promoted", "trained": True, "released": True})
         self.earlier = [*self.earlier[-_REMEMBERED:], decision]
         return decision
 

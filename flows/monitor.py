@@ -59,11 +59,11 @@ def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[R
         raise_alarm(spec, surroundings)
     made = []
     for window, rows in pending:
-        earlier = decisions().history(spec.name, before=window)
+        past = decisions().past(spec.name, window)
         filled, around = fill(window, rows, found, spec, champion), surroundings if window.id == newest else None
-        seen = examine(spec, watched, window, filled, around, surroundings.source, earlier)
-        decision = decide(spec, watched, window, seen.evidence, earlier, surroundings.dependencies)
-        publish(spec, watched, decision, seen.profile, earlier)
+        seen = examine(spec, watched, window, filled, around, surroundings.source, past)
+        decision = decide(spec, watched, window, seen.evidence, past, surroundings.dependencies)
+        publish(spec, watched, decision, seen.profile, past.earlier)
         made.append(decision)
     tidy(spec)
     return made

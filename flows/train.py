@@ -50,7 +50,7 @@ async def train(model: str, reason: str = "on demand", decision: str | None = No
             outcome = release_version(spec, version) if passed else _rejected(version)
             champion = registry().champion(model)
             released = champion is not None and champion.number == version.number
-            claim.finish(outcome, released=released, rejected=not passed)
+            claim.finish(outcome, trained=True, released=released, rejected=not passed)
             if drawing is not None:
                 drawing.result()
     except DecisionTaken as exc:

@@ -10,7 +10,6 @@ from uuid import uuid4
 
 from everloop.adapters.decisions import DecisionStore
 from everloop.adapters.orchestrator import current_run_id
-from everloop.domain.decision import REFUSED
 from everloop.domain.errors import EverloopError
 from tasks.wiring import decisions
 
@@ -27,10 +26,10 @@ class Claim:
         """True while no other run has taken the decision over."""
         return self._store is None or self._store.renew(str(self._decision), self._by)
 
-    def finish(self, outcome: str, *, released: bool = False, rejected: bool = False) -> None:
-        """Afterwards the decision is finished with `outcome`, if this run still holds it."""
+    def finish(self, outcome: str, *, trained: bool = False, released: bool = False, rejected: bool = False) -> None:
+        """Afterwards the decision is finished with `outcome`, if this run still holds it; see `DecisionStore.finish`."""
         if self._store is not None and not self._store.finish(
-            str(self._decision), self._by, outcome, released=released, rejected=rejected
+            str(self._decision), self._by, outcome, trained=trained, released=released, rejected=rejected
         ):
             log.warning("decision %s was taken over by another run; outcome here: %s", self._decision, outcome)
 
@@ -65,7 +64,7 @@ def claimed(decision: str | None) -> Iterator[Claim]:
         with store.holding(decision, by):
             yield claim
     except EverloopError as exc:
-        claim.finish(f"{REFUSED}: {exc}")
+        claim.finish(f"refused: {exc}")
         raise
     finally:
         _current.reset(token)

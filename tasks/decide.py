@@ -10,7 +10,7 @@ from everloop.adapters.orchestrator import emit_decision, show_markdown
 from everloop.adapters.tracking import log_window
 from everloop.adapters.window_report.facts import decision_markdown
 from everloop.adapters.window_report.page import write_window_report
-from everloop.domain.decision import RetrainingDecision, decision_id
+from everloop.domain.decision import Past, RetrainingDecision, decision_id
 from everloop.domain.dependencies import DependencyReport
 from everloop.domain.evidence import Evidence
 from everloop.domain.retraining import decide as apply_policy
@@ -31,7 +31,7 @@ def decide(
     watched: Watched,
     window: Window,
     evidence: Evidence,
-    earlier: Sequence[RetrainingDecision],
+    past: Past,
     dependencies: DependencyReport | None = None,
 ) -> RetrainingDecision:
     """The stored decision about `window`; if it fires, or asks a person for something new, the event is on its way.
@@ -39,16 +39,14 @@ def decide(
     A retraining that was stored and not said is not said again: the sweep starts it. An alert is, under the same event id.
     `dependencies` are those of today.
     """
-    name = decision_id(spec.name, window)
-    before, fired_others = decisions().find(name), decisions().fired(spec.name, besides=name)
+    before = decisions().find(decision_id(spec.name, window))
     made = apply_policy(
         spec.name,
         watched.version.number,
         window,
         evidence,
         policy=spec.monitor,
-        earlier=earlier,
-        fired=fired_others,
+        past=past,
         dependencies=dependencies,
     )
     fired = decisions().store(made)

@@ -10,7 +10,7 @@ import pandas as pd
 from everloop.adapters.profiles import merge_profiles, summarize_profile
 from everloop.adapters.registry import Version
 from everloop.domain.decay import slow_decay
-from everloop.domain.decision import RetrainingDecision, decision_id
+from everloop.domain.decision import Past, RetrainingDecision, decision_id
 from everloop.domain.dependencies import SourceState
 from everloop.domain.evidence import Evidence, SliceEvidence, disjoint
 from everloop.domain.performance import PerformanceReport
@@ -94,23 +94,22 @@ def examine(
     filled: Filled,
     surroundings: Surroundings | None,
     source: SourceState,
-    earlier: Sequence[RetrainingDecision],
+    past: Past,
 ) -> Examined:
     """What was seen of `window`; the `surroundings` of this moment belong to the newest window only."""
-    fired = decisions().fired(spec.name, besides=decision_id(spec.name, window))
     parts = [profile_window(spec, watched, *part) for part in ((window, filled.rows), *filled.before)]
     profile, slices = _merged(parts)
     rows = filled.all_rows
     mine = disjoint(
-        [decision for decision in earlier if decision.version == watched.version.number], len(filled.before)
+        [decision for decision in past.earlier if decision.version == watched.version.number], len(filled.before)
     )
-    performance, labelled = score(spec, watched, rows, mine), int(filled.rows["label"].notna().sum())
+    performance, labelled = score(spec.monitor, watched, rows, mine), int(filled.rows["label"].notna().sum())
     evidence = Evidence(
         drift=compare(spec, watched, profile),
         performance=performance,
         drift_persistence=_persistence(watched, spec),
         decay=slow_decay([*mine, performance], policy=spec.monitor),
-        growth=measure_growth(spec, watched, source, labelled + labelled_before(spec, watched, window), fired),
+        growth=measure_growth(spec, watched, source, labelled + labelled_before(spec, watched, window), past.fired),
         quality=inspect(spec, watched, profile, rows, surroundings.at if surroundings else None),
         dependencies=surroundings.dependencies if surroundings else None,
         slices=_slices(spec, watched, rows, slices),
@@ -144,7 +143,7 @@ def _slices(
 def _score_slice(spec: ModelSpec, watched: Watched, found: SliceReference, rows: pd.DataFrame) -> PerformanceReport:
     if found.baseline is not None:
         share = spec.monitor.model_copy(update={"false_alarms": spec.monitor.false_alarms / len(watched.facts.slices)})
-        return score(spec.model_copy(update={"monitor": share}), watched, rows, baseline=found.baseline)
+        return score(share, watched, rows, baseline=found.baseline)
     return PerformanceReport(
         verdict="undetermined",
         reason_code="too_few_rows",

@@ -27,7 +27,7 @@ def measure_growth(
     if facts.labelled_rows is None:
         return None
     tried = [
-        found.growth.labelled_rows for found in fired if found.growth and found.version == version and found.has_trained
+        found.growth.labelled_rows for found in fired if found.growth and found.version == version and found.trained
     ]
     # a source that takes in what was served would be counted twice: the larger of the two is what is new
     new = max(served if spec.data.include_served else 0, (source.labelled or 0) - (facts.source_rows or 0), 0)

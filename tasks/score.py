@@ -11,10 +11,10 @@ import pandas as pd
 from everloop.domain.estimate import EstimatedPerformance, estimate_performance
 from everloop.domain.manifest import Manifest
 from everloop.domain.metrics import LossSummary, Predictions, row_losses
+from everloop.domain.monitor_spec import MonitorSpec
 from everloop.domain.performance import PerformanceReport, score_window
 from everloop.domain.ranking import RankReport, rank_quality
 from everloop.domain.schema import canonical_category
-from everloop.domain.spec import ModelSpec
 from tasks.step import step
 from tasks.watch import Watched
 
@@ -23,7 +23,7 @@ log = logging.getLogger("everloop.score")
 
 @step
 def score(
-    spec: ModelSpec,
+    policy: MonitorSpec,
     watched: Watched,
     rows: pd.DataFrame,
     before: Sequence[PerformanceReport] = (),
@@ -39,7 +39,7 @@ def score(
         baseline or manifest.baseline,
         rows=len(rows),
         metric=manifest.metric,
-        policy=spec.monitor,
+        policy=policy,
         before=before,
         lag_seconds=_lag_seconds(rows),
     )

@@ -6,7 +6,6 @@ import logging
 from datetime import timedelta
 
 from everloop.adapters.orchestrator import emit_alert, start_training
-from everloop.domain.decision import GIVEN_UP
 from everloop.domain.spec import ModelSpec
 from everloop.settings import settings
 from tasks.step import step
@@ -33,7 +32,7 @@ async def sweep(spec: ModelSpec) -> list[str]:
             log.warning("nobody works on %s (%d runs so far): flow run %s does", decision, attempts, run)
             started.append(decision)
             continue
-        outcome = f"{GIVEN_UP} after {here.max_attempts} runs that died"
+        outcome = f"given up after {here.max_attempts} runs that died"
         if store.give_up(decision, outcome):
             emit_alert(spec.name, f"{decision}: {outcome}; read the logs of these runs, then train on demand")
     return started

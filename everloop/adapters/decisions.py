@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from everloop.domain.decision import RetrainingDecision
+from everloop.domain.decision import Past, RetrainingDecision, decision_id
 from everloop.domain.errors import DecisionTaken, EverloopError
 from everloop.domain.windows import Window
 
@@ -44,14 +44,12 @@ _table = sa.Table(
     sa.Column("place", sa.String),
     sa.Column("window_start", sa.String),
     sa.Column("labelled_rows", sa.Integer),
+    sa.Column("trained", sa.Boolean, server_default=sa.false()),
 )
 _RECENT, _SETTLED = 200, 25
-_ACTED = {
-    "outcome",
-    "released",
-    "acknowledged_by",
-    "published",
-}  # what became of a decision: columns, not part of its body
+# what became of a decision: columns, not part of its body
+_ACTED = {"outcome", "acknowledged_by"}
+_FLAGS = {"trained", "released", "rejected", "published"}  # an earlier version's rows may have none
 _DIALECTS: dict[str, Any] = {"sqlite": sqlite, "postgresql": postgresql}
 
 
@@ -78,7 +76,7 @@ class DecisionStore:
             "window_end": decision.window.end,
             "window_id": decision.window.id,
             "action": decision.action,
-            "body": decision.model_dump_json(exclude=_ACTED),
+            "body": decision.model_dump_json(exclude=_ACTED | _FLAGS),
             "fired_at": _now() if fires else None,
             "published": False,
             "place": decision.window.last,
@@ -109,6 +107,10 @@ class DecisionStore:
             chosen += [_table.c.window_end <= before.end, _table.c.window_id != before.id]
         newest = sa.select(_table.c.id).where(*chosen).order_by(*(column.desc() for column in order)).limit(_RECENT)
         return self._decisions(newest, newest.where(_table.c.fired_at.is_not(None)), order=order)
+
+    def past(self, model: str, window: Window) -> Past:
+        """What a decision about `window` goes by."""
+        return Past(self.history(model, before=window), self.fired(model, besides=decision_id(model, window)))
 
     def fired(self, model: str, *, besides: str = "") -> Sequence[RetrainingDecision]:
         """The newest decisions that started a retraining, oldest window first, but for the one with the id `besides`."""
@@ -234,15 +236,24 @@ class DecisionStore:
         with self._engine.begin() as connection:
             return bool(connection.execute(update).rowcount)
 
-    def finish(self, decision: str, by: str, outcome: str, *, released: bool = False, rejected: bool = False) -> bool:
+    def finish(
+        self,
+        decision: str,
+        by: str,
+        outcome: str,
+        *,
+        trained: bool = False,
+        released: bool = False,
+        rejected: bool = False,
+    ) -> bool:
         """Afterwards the decision has an outcome; False if `by` does not hold it any more.
 
-        `released` says that a new version went live, `rejected` that the gates refused one.
+        `trained` says that there is a challenger, `released` that it went live, `rejected` that the gates refused it.
         """
         update = (
             sa.update(_table)
             .where(_table.c.id == decision, _table.c.claimed_by == by, _table.c.outcome.is_(None))
-            .values(outcome=outcome, released=released, rejected=rejected)
+            .values(outcome=outcome, trained=trained, released=released, rejected=rejected)
         )
         with self._engine.begin() as connection:
             return bool(connection.execute(update).rowcount)
@@ -304,7 +315,7 @@ class DecisionStore:
 def _decision(row: sa.Row[Any]) -> RetrainingDecision:
     found = RetrainingDecision.model_validate_json(row.body)
     acted = {name: getattr(row, name) for name in _ACTED}
-    return found.model_copy(update=acted | {"published": bool(row.published), "rejected": bool(row.rejected)})
+    return found.model_copy(update=acted | {name: bool(getattr(row, name)) for name in _FLAGS})
 
 
 def _add_missing_columns(connection: sa.Connection) -> None:
@@ -316,6 +327,10 @@ def _add_missing_columns(connection: sa.Connection) -> None:
             connection.execute(sa.text(f"alter table {_table.name} add column {column.name} {kind}"))
             if column.name == "published":
                 connection.execute(sa.update(_table).values(published=True))  # the earlier version had said them all
+            if column.name == "trained":  # the earlier version told the others by how their outcomes begin
+                none = sa.or_(_table.c.outcome.startswith("refused"), _table.c.outcome.startswith("given up"))
+                made = sa.and_(_table.c.outcome.is_not(None), sa.not_(none))
+                connection.execute(sa.update(_table).where(made).values(trained=True))
 
 
 def _dialect_of(url: str) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from everloop.domain.evidence import Evidence
 from everloop.domain.windows import Window
 
 Action = Literal["none", "alert", "retrain"]
-REFUSED, GIVEN_UP = "refused", "given up"  # how an outcome begins if there is no challenger to speak of
 
 
 class RetrainingDecision(Evidence):
     """What was decided about one window of one model, with everything it rests on.
 
-    `asks` are those of the reason codes that asked for an alert or a retraining, whatever held it back.
+    `asks` are those of the reason codes that asked for an alert or a retraining, whatever held it back. `trained` says that
+    its retraining ended with a challenger: `released`, `rejected` by its gates, or waiting for a person.
     """
 
     id: str
@@ -26,6 +28,7 @@ class RetrainingDecision(Evidence):
     reason: str
     asks: tuple[str, ...] = ()
     outcome: str | None = None
+    trained: bool = False
     released: bool = False
     rejected: bool = False
     acknowledged_by: str | None = None
@@ -42,11 +45,6 @@ class RetrainingDecision(Evidence):
         return self.action == "retrain"
 
     @property
-    def has_trained(self) -> bool:
-        """True if its retraining has ended with a challenger, whether it is live, rejected, or waits for a person."""
-        return self.is_fired and self.outcome is not None and not self.outcome.startswith((REFUSED, GIVEN_UP))
-
-    @property
     def was_rejected(self) -> bool:
         """True if its challenger did not pass the gates, and nobody has looked at it yet."""
         return self.is_fired and self.rejected and self.acknowledged_by is None
@@ -61,6 +59,17 @@ class RetrainingDecision(Evidence):
             return False
         can_be_scored = self.performance.reason_code == "labels_missing" and labelled >= min_label_coverage * rows
         return can_be_scored or new >= max(1, rows // 20) or labelled == rows
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a decision goes by, oldest first: those about the windows before its own, and all others that started a retraining.
+
+    The latter may be about later windows: labels come in any order.
+    """
+
+    earlier: Sequence[RetrainingDecision] = ()
+    fired: Sequence[RetrainingDecision] = ()
 
 
 def decision_id(model: str, window: Window) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from everloop.domain.decay import slow_decay
+from everloop.domain.decision import Past, RetrainingDecision
 from everloop.domain.drift import DriftReport
 from everloop.domain.evidence import Evidence, Growth, disjoint
 from everloop.domain.monitor_spec import MonitorSpec
@@ -19,7 +20,7 @@ from everloop.domain.performance import score_window
 from everloop.domain.replay_strategies import StrategyRun
 from everloop.domain.replay_timeline import Stretch, Timeline
 from everloop.domain.replay_training import Trained, Trainer
-from everloop.domain.retraining import RetrainingDecision, decide
+from everloop.domain.retraining import decide
 
 Compare = Callable[[Trained, int, int, MonitorSpec], tuple[DriftReport, int]]  # and the persistence it calls for
 NOT_COMPARED = DriftReport(
@@ -137,7 +138,7 @@ def _settle(loop: _Loop, pending: Stretch, now: Stretch, known: int) -> None:
     evidence = _look(loop, pending, known, before)
     model, version = loop.trainer.subject.spec.name, loop.live.version
     fired = [decision for index, decision in ordered if index != pending.index and decision.is_fired]
-    decision = decide(model, version, pending.window, evidence, policy=loop.policy, earlier=before, fired=fired)
+    decision = decide(model, version, pending.window, evidence, policy=loop.policy, past=Past(before, fired))
     if decision.is_fired:
         decision = _retrain(loop, decision, now, known)
     loop.decisions[pending.index] = decision
@@ -207,4 +208,6 @@ def _retrain(loop: _Loop, decision: RetrainingDecision, now: Stretch, known: int
         outcome = f"v{version} is released"
     else:
         outcome = f"v{version} is kept and not released ({challenge.verdict}): {challenge.reason}"
-    return decision.model_copy(update={"outcome": outcome, "released": released, "rejected": not released})
+    return decision.model_copy(
+        update={"outcome": outcome, "trained": True, "released": released, "rejected": not released}
+    )

@@ -5,10 +5,8 @@ State is nothing but the stored decisions, so a restart or a second monitor chan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from everloop.domain import signals
-from everloop.domain.decision import Action, RetrainingDecision, decision_id
+from everloop.domain.decision import Action, Past, RetrainingDecision, decision_id
 from everloop.domain.dependencies import DependencyReport
 from everloop.domain.evidence import Evidence
 from everloop.domain.holding import held_back
@@ -25,28 +23,25 @@ def decide(
     evidence: Evidence,
     *,
     policy: MonitorSpec,
-    earlier: Sequence[RetrainingDecision],
-    fired: Sequence[RetrainingDecision] | None = None,
+    past: Past,
     dependencies: DependencyReport | None = None,
 ) -> RetrainingDecision:
-    """The decision about `window`, given the `earlier` decisions of this model, oldest first.
+    """The decision about `window`, given what was decided about this model before.
 
-    `fired` are all decisions that started a retraining, of later windows too: labels may come in any order. Default: those
-    among `earlier`. `dependencies` are those of today; broken, they hold back what an older window asks for as well.
+    `dependencies` are those of today; broken, they hold back what an older window asks for as well.
 
     A signal counts when it stands in this window and in `persistence` of the last windows of the same version. What
     it asks for is held back while data or dependencies are broken, a retraining is in flight, the cooldown runs, the
     day's budget is spent, or too many challengers in a row were rejected.
     """
     # windows that were merged into this one share its rows: they are no second witness
-    before = earlier[: len(earlier) - evidence.merged_windows]
+    before = past.earlier[: len(past.earlier) - evidence.merged_windows]
     of_version = [decision for decision in before if decision.version == version]
-    acted = [decision for decision in (earlier if fired is None else fired) if decision.is_fired]
     recent = of_version[-(policy.recent - 1) :] if policy.recent > 1 else []
     found = [
         *signals.broken(evidence),
         *signals.degradation(evidence, recent, policy),
-        *signals.not_restored(evidence, acted, earlier, policy),
+        *signals.not_restored(evidence, past, policy),
         *signals.drift(evidence, recent, policy),
         *signals.growth(evidence, policy),
         *signals.slices(evidence, recent, policy),
@@ -58,7 +53,7 @@ def decide(
     action = max((signal.asks for signal in asked), key=_STRENGTH.index, default="none")
     asks = {signal.code for signal in asked if signal.asks == "retrain"}
     today = evidence.model_copy(update={"dependencies": evidence.dependencies or dependencies})
-    if asks and (held := held_back(window, version, asks, today, policy, acted)):
+    if asks and (held := held_back(window, version, asks, today, policy, past.fired)):
         if held.asks == "alert":
             asked.append(held)
         else:

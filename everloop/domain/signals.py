@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from everloop.domain.decision import Action, RetrainingDecision
+from everloop.domain.decision import Action, Past
 from everloop.domain.drift import DriftReport
 from everloop.domain.evidence import Evidence
 from everloop.domain.monitor_spec import MonitorSpec, Reaction
@@ -54,21 +54,16 @@ def growth(evidence: Evidence, policy: MonitorSpec) -> Iterator[Signal]:
         )
 
 
-def not_restored(
-    evidence: Evidence,
-    fired: Sequence[RetrainingDecision],
-    earlier: Sequence[RetrainingDecision],
-    policy: MonitorSpec,
-) -> Iterator[Signal]:
+def not_restored(evidence: Evidence, past: Past, policy: MonitorSpec) -> Iterator[Signal]:
     """Retrainings that did not restore the loss are followed by another, each after twice as many new labelled rows.
 
     After `max_rejections` of them a person is asked, once, and the loss that the champion has is taken for what can be had.
     """
     validated, growth = evidence.performance.baseline_mean, evidence.growth
-    known = [decision.growth.labelled_rows for decision in fired if decision.growth and decision.has_trained]
+    known = [decision.growth.labelled_rows for decision in past.fired if decision.growth and decision.trained]
     if validated is None or growth is None or not known:
         return
-    unrestored = find_unrestored(validated, fired, policy=policy)
+    unrestored = find_unrestored(validated, past.fired, policy=policy)
     if unrestored is None:
         return
     new, needed = growth.labelled_rows - max(known), policy.min_rows * 2**unrestored.retrainings
@@ -77,7 +72,7 @@ def not_restored(
         f"retraining"
     )
     if unrestored.retrainings >= policy.max_rejections:
-        since = takewhile(lambda decision: not decision.is_fired, reversed(earlier))
+        since = takewhile(lambda decision: not decision.is_fired, reversed(past.earlier))
         if policy.on_degradation != "ignore" and not any("given_up" in decision.reason_codes for decision in since):
             text = f"{unrestored.retrainings} retrainings have not restored the loss: {state}; look whether it can be restored"
             yield Signal("given_up", "alert", text)

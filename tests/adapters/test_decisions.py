@@ -275,7 +275,10 @@ def test_a_person_acknowledges_rejected_challengers_and_nothing_else(store: Deci
     assert [decision.was_rejected for decision in store.list("bikes")] == [False, False, False]
 
 
-def test_a_store_of_an_earlier_version_is_brought_up_to_date_and_keeps_its_rows(url: str) -> None:
+@pytest.mark.parametrize(("outcome", "trained"), [("promoted v2", True), ("refused: no rows", False), (None, False)])
+def test_a_store_of_an_earlier_version_is_brought_up_to_date_and_keeps_its_rows(
+    url: str, outcome: str | None, trained: bool
+) -> None:
     engine = sqlalchemy.create_engine(url)
     body = FIRED.model_dump_json(include={"id", "model", "version", "window", "action", "reason_codes", "reason"})
     old = FIRED.model_dump_json(include={"drift", "performance"})
@@ -290,13 +293,21 @@ def test_a_store_of_an_earlier_version_is_brought_up_to_date_and_keeps_its_rows(
         connection.execute(
             sqlalchemy.text(
                 "insert into decisions values (:id, 'bikes', :end, :window, 'retrain', :body, '2024-03-01 00:00:00', null, null, 0, "
-                "'promoted v2', 1)"
+                ":outcome, 1)"
             ),
-            {"id": FIRED.id, "end": FIRED.window.end, "window": FIRED.window.id, "body": f"{body[:-1]},{old[1:]}"},
+            {
+                "outcome": outcome,
+                "id": FIRED.id,
+                "end": FIRED.window.end,
+                "window": FIRED.window.id,
+                "body": f"{body[:-1]},{old[1:]}",
+            },
         )
     for _ in range(2):
         (found,) = DecisionStore(url, lease=HOUR).list("bikes")
-    assert found == FIRED.model_copy(update={"outcome": "promoted v2", "released": True, "published": True})
+    assert found == FIRED.model_copy(
+        update={"outcome": outcome, "trained": trained, "released": True, "published": True}
+    )
 
 
 def placed(number: int, *, days: float, labelled: int = 10) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from everloop.domain.decision import RetrainingDecision
+from everloop.domain.decision import Past, RetrainingDecision
 from everloop.domain.drift import DriftReport, DriftTest
 from everloop.domain.evidence import Evidence
 from everloop.domain.monitor_spec import MonitorSpec
@@ -160,8 +160,16 @@ def take(
     **changes: Any,
 ) -> RetrainingDecision:
     """The decision about the window of `day`, of which `loss`, `drift` and `seen` say what was seen (see `seen_of`)."""
-    evidence, known = seen_of(loss, drift, **(seen or {})), {"fired": fired, "dependencies": dependencies}
-    return decide("toy", version, a_window(day), evidence, policy=policy(**changes), earlier=earlier, **known)
+    past = Past(earlier, [found for found in (earlier if fired is None else fired) if found.is_fired])
+    return decide(
+        "toy",
+        version,
+        a_window(day),
+        seen_of(loss, drift, **(seen or {})),
+        policy=policy(**changes),
+        past=past,
+        dependencies=dependencies,
+    )
 
 
 def seen(
@@ -178,5 +186,5 @@ def seen(
 def fired(day: int, outcome: str | None = "promoted", version: str = "1", **became: Any) -> RetrainingDecision:
     """An earlier decision to retrain, asked for by a degradation, that saw nothing the windows after it would count."""
     codes = became.get("reason_codes", ("degradation",))
-    fired = {"action": "retrain", "reason_codes": codes, "asks": codes, "outcome": outcome}
+    fired = {"action": "retrain", "reason_codes": codes, "asks": codes, "outcome": outcome, "trained": True}
     return take(day, ".", version=version).model_copy(update={**fired, **became})

@@ -18,7 +18,7 @@ def retrained(day: int, validated: float, code: str = "degradation", **became: A
     """A released retraining whose champion at that time had been validated with this loss."""
     performance = a_performance_report("D").model_copy(update={"baseline_mean": validated})
     growth = Growth(labelled_rows=1000 + 100 * day, at_last_training=1000, fitted_rows=100_000)
-    changes = {"action": "retrain", "reason_codes": (code,), "outcome": "released", "released": True}
+    changes = {"action": "retrain", "reason_codes": (code,), "outcome": "live", "trained": True, "released": True}
     return take(day, "D", seen={"growth": growth}).model_copy(update={**changes, "performance": performance, **became})
 
 

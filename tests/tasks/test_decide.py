@@ -10,7 +10,7 @@ import pytest
 
 from everloop.adapters.decisions import DecisionStore
 from everloop.adapters.registry import Version
-from everloop.domain.decision import RetrainingDecision
+from everloop.domain.decision import Past, RetrainingDecision
 from everloop.domain.reference import MonitoringReference
 from everloop.domain.summaries import ProfileSummary
 from tasks.decide import decide
@@ -45,7 +45,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[RetrainingDecision]:
 def judged(store: DecisionStore, loss: str, drift: str) -> RetrainingDecision:
     """The decision about day 0, which is published afterwards."""
     step: Any = decide
-    made: RetrainingDecision = step.fn(SPEC, WATCHED, a_window(0), seen_of(loss, drift), [])
+    made: RetrainingDecision = step.fn(SPEC, WATCHED, a_window(0), seen_of(loss, drift), Past())
     store.mark_published(made.id)
     return made
 
