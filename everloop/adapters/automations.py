@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("everloop.automations")
 
-ALERTS, FAILED = "everloop alerts", "everloop actions failed"
-SILENT = "{model} monitor silent"
+ALERTS, SILENT = "{model} alerts", "{model} monitor silent"
+FAILED = "everloop actions failed"  # one for all projects on the server
 TAG = "everloop:alerts"  # marks what is ours; only that is ever removed
 _MISSED_RUNS = 3
 _SHORTEST = timedelta(seconds=10)  # Prefect's least span of a proactive trigger
@@ -58,7 +58,7 @@ def ensure_automations(models: Sequence[tuple[str, timedelta]], *, notify: str |
     nothing but show in Prefect's event feed. `api` is the server's API URL, default: the one Prefect is configured
     with. An automation that is as it should be is left alone, with what it has counted; one that a person paused stays
     paused. Those of other models are removed, unless the server has a deployment `monitor/<model>` of them: that may be of
-    another project.
+    another project. For the same reason the automation about failed actions, which all share, is not silenced.
 
     Raises:
         EverloopError: there is no such block on the server, or it sends no notifications.
@@ -66,15 +66,18 @@ def ensure_automations(models: Sequence[tuple[str, timedelta]], *, notify: str |
     with _client(api) as client:
         block = None if notify is None else _block_id(client, notify)
         wanted = {made.name: made for made in automations_for(models, block)}
-        kept, elsewhere = set[str](), {SILENT.format(model=model) for model in _monitored(client)} - wanted.keys()
+        elsewhere = {name.format(model=model) for model in _monitored(client) for name in (ALERTS, SILENT)}
+        kept = set[str]()
         for found in _ours(client):
-            if found.name in elsewhere:
+            if found.name in elsewhere - wanted.keys():
                 continue
             if found.name not in wanted or found.name in kept:
                 client.delete_automation(found.id)
                 log.info("removed the automation %r: its model is gone", found.name)
                 continue
             kept.add(found.name)
+            if found.name == FAILED and block is None and _sends(found):
+                continue
             if not _is_same(found, wanted[found.name]):
                 client.update_automation(found.id, _with_all_set(wanted[found.name], enabled=found.enabled))
                 log.info("updated the automation %r", found.name)
@@ -86,14 +89,6 @@ def ensure_automations(models: Sequence[tuple[str, timedelta]], *, notify: str |
 def automations_for(models: Sequence[tuple[str, timedelta]], block: Any) -> Iterator[AutomationCore]:
     """The automations of `models`; they send through the notification block with the id `block`, or do nothing."""
     yield _automation(
-        ALERTS,
-        "Every alert and every degradation of a model, with its reason.",
-        [_say(block, _ALERT_SUBJECT, _ALERT_BODY)],
-        expect={ALERT, DEGRADED},
-        match={"prefect.resource.id": "everloop.model.*"},
-        for_each={"prefect.resource.id"},
-    )
-    yield _automation(
         FAILED,
         "An action of an automation failed: Prefect does not try it again and shows it nowhere else.",
         [_say(block, "an automation of Prefect failed", _FAILED_BODY)],
@@ -102,6 +97,13 @@ def automations_for(models: Sequence[tuple[str, timedelta]], block: Any) -> Iter
         match={"prefect.resource.id": "prefect.automation.*", "prefect.resource.name": f"!{FAILED}"},
     )
     for model, every in models:
+        yield _automation(
+            ALERTS.format(model=model),
+            f"Every alert and every degradation of {model}, with its reason.",
+            [_say(block, _ALERT_SUBJECT, _ALERT_BODY)],
+            expect={ALERT, DEGRADED},
+            match=_events_of(model),
+        )
         within = max(_MISSED_RUNS * every, _SHORTEST)
         body = _SILENT_BODY.format(model=model, span=within, missed=_MISSED_RUNS)
         yield _automation(
@@ -112,10 +114,14 @@ def automations_for(models: Sequence[tuple[str, timedelta]], block: Any) -> Iter
             # counting anew from each event alerts one span after the last; without it the spans are laid end to end
             # and an alert was seen to take two and a half of them
             after={WATCHED},
-            match={"prefect.resource.id": resource_of(model)["prefect.resource.id"]},
+            match=_events_of(model),
             posture="Proactive",
             within=within,
         )
+
+
+def _events_of(model: str) -> dict[str, str]:
+    return {"prefect.resource.id": resource_of(model)["prefect.resource.id"]}
 
 
 def _automation(
@@ -142,6 +148,10 @@ def _say(block: Any, subject: str, body: str) -> Any:
     from prefect.events.actions import DoNothing, SendNotification
 
     return DoNothing() if block is None else SendNotification(block_document_id=block, subject=subject, body=body)
+
+
+def _sends(found: Automation) -> bool:
+    return any(action.type == "send-notification" for action in found.actions)
 
 
 def _is_same(found: Automation, wanted: AutomationCore) -> bool:

@@ -12,10 +12,10 @@ from prefect.server.events.schemas.automations import EventTrigger
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.server.utilities.user_templates import render_user_template_sync
 
-from everloop.adapters.automations import ALERTS, FAILED, automations_for
+from everloop.adapters.automations import FAILED, automations_for
 from everloop.adapters.orchestrator import ALERT, DEGRADED, WATCHED, resource_of
 
-SILENT = "bikes monitor silent"
+ALERTS, SILENT = "bikes alerts", "bikes monitor silent"
 
 
 def made(every: timedelta = timedelta(hours=1), block: Any = None) -> dict[str, AutomationCore]:
@@ -40,11 +40,10 @@ def said(name: str, event: ReceivedEvent | None) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("name", [ALERT, DEGRADED])
-def test_alerts_and_degradations_of_every_model_are_heard_each_for_itself(name: str) -> None:
+def test_alerts_and_degradations_of_a_model_are_heard(name: str) -> None:
     alerts = made()[ALERTS]
     assert hears(alerts, an_event(name, resource_of("bikes")))
-    assert hears(alerts, an_event(name, resource_of("another")))
-    assert alerts.trigger.for_each == {"prefect.resource.id"}
+    assert not hears(alerts, an_event(name, resource_of("bikes-2")))
     assert not hears(alerts, an_event(WATCHED, resource_of("bikes")))
 
 

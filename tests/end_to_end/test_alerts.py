@@ -23,7 +23,7 @@ from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from everloop.adapters.automations import ALERTS, FAILED, ensure_automations
+from everloop.adapters.automations import FAILED, ensure_automations
 from everloop.adapters.service import free_port
 from everloop.domain.errors import EverloopError
 from everloop.settings import PROJECT, Settings
@@ -123,7 +123,7 @@ def pager(server: Server) -> Iterator[Pager]:
 
 
 def test_an_alert_and_a_degradation_are_notified_with_their_reason(server: Server, pager: Pager) -> None:
-    ensure_automations([], notify="custom-webhook/ops", api=server.api)
+    ensure_automations([("bikes", HOUR)], notify="custom-webhook/ops", api=server.api)
     decision = make_decision("retrain")
 
     def both_came() -> bool:
@@ -184,8 +184,8 @@ def test_an_action_that_fails_is_notified(server: Server, pager: Pager) -> None:
 
 
 def test_without_a_block_an_alert_still_shows_in_the_event_feed(server: Server) -> None:
-    ensure_automations([], notify=None, api=server.api)
-    resource = f"prefect.automation.{server.automations()[ALERTS]['id']}"
+    ensure_automations([("trams", HOUR)], notify=None, api=server.api)
+    resource = f"prefect.automation.{server.automations()['trams alerts']['id']}"
     before = len(server.events("prefect.automation.triggered", resource))
 
     def shown() -> bool:
@@ -193,7 +193,7 @@ def test_without_a_block_an_alert_still_shows_in_the_event_feed(server: Server) 
         return len(server.events("prefect.automation.triggered", resource)) > before
 
     _until(shown, 60, "the automation shows as triggered", pause=1.5)
-    assert server.automations()[ALERTS]["actions"] == [{"type": "do-nothing"}]
+    assert server.automations()["trams alerts"]["actions"] == [{"type": "do-nothing"}]
 
 
 def test_an_automation_that_is_as_it_should_be_keeps_what_it_has_counted(server: Server, pager: Pager) -> None:
@@ -234,21 +234,25 @@ def test_the_automations_of_models_that_are_gone_are_removed_and_those_of_a_pers
 
     ensure_automations([("buses", HOUR)], notify=None, api=server.api)
 
-    assert set(server.automations()) == {ALERTS, FAILED, "buses monitor silent", "ferry monitor silent"}
+    assert set(server.automations()) == {FAILED, "buses alerts", "buses monitor silent", "ferry monitor silent"}
 
 
-def test_the_automation_of_a_model_that_another_project_deployed_there_stays(server: Server) -> None:
-    ensure_automations([("trams", HOUR), ("buses", HOUR)], notify=None, api=server.api)
+def test_what_another_project_on_the_server_has_made_stays_and_goes_on_sending(server: Server, pager: Pager) -> None:
+    ensure_automations([("trams", HOUR)], notify="custom-webhook/ops", api=server.api)
     with SyncPrefectClient(server.api) as client:
         flow = client.create_flow_from_name("monitor")
         made = client.create_deployment(flow_id=flow, name="trams")
 
         ensure_automations([("buses", HOUR)], notify=None, api=server.api)
-        assert {"trams monitor silent", "buses monitor silent"} <= set(server.automations())
+        kinds = {
+            name: found["actions"][0]["type"] for name, found in server.automations().items() if "ferry" not in name
+        }
+        sends = dict.fromkeys(("trams alerts", "trams monitor silent", FAILED), "send-notification")
+        assert kinds == sends | dict.fromkeys(("buses alerts", "buses monitor silent"), "do-nothing")
 
         client.delete_deployment(made)
         ensure_automations([("buses", HOUR)], notify=None, api=server.api)
-        assert "trams monitor silent" not in server.automations()
+        assert not {"trams alerts", "trams monitor silent"} & set(server.automations())
 
 
 def test_a_block_that_is_not_on_the_server_is_refused_and_nothing_changes(server: Server, pager: Pager) -> None:
