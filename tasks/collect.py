@@ -43,16 +43,42 @@ def collect(
     """The windows that are not settled by the `known` decisions; with `at`, only what was known at that event time."""
     here, policy = settings(), spec.monitor
     after = resume_after(known, policy)
-    since = after.served_until if after and after.last else _open_since(known, policy)
-    captured = read_captured(here.inference, spec, until=at, since=since, also=watched.manifest.row_schema.names)
-    joined = join_labels(captured, read_labels(here.labels, spec, until=at, since=since))
+    since = after.served_until if after and after.last else open_since(known, policy)
     moment = at if at is not None else pd.Timestamp.now("UTC").tz_localize(None)
-    windows = tuple(cut_windows(joined, policy.window, at=moment, after=after))
+
+    def read(since: str | None) -> Collected:
+        captured = read_captured(here.inference, spec, until=at, since=since, also=watched.manifest.row_schema.names)
+        joined = join_labels(captured, read_labels(here.labels, spec, until=at, since=since))
+        return Collected(tuple(cut_windows(joined, policy.window, at=moment, after=after)), joined, since)
+
+    found = read(since)
+    if (missed := first_missed(found, known, watched.version.number)) is not None:
+        log.info("rows came late for %s: reading it again", known[missed].id)
+        found = read(needed_since(known, missed, policy))
     log.info(
         "collected %s predictions%s, %s labelled, %d windows",
-        f"{len(joined):,}", f" served since {since}" if since else "", f"{joined['label'].notna().sum():,}", len(windows),
-    )  # fmt: skip
-    return Collected(windows, joined, since)
+        f"{len(found.rows):,}",
+        f" served since {found.since}" if found.since else "",
+        f"{found.rows['label'].notna().sum():,}",
+        len(found.windows),
+    )
+    return found
+
+
+def first_missed(found: Collected, known: Sequence[RetrainingDecision], champion: str) -> int | None:
+    """The position among `known` of the first settled window that rows came for later, and that was read in part only."""
+    now = {window.id: window for window, _ in found.windows}
+    for position, decision in enumerate(known):
+        begin = decision.window.served_from
+        is_partial = bool(begin and found.since and begin < found.since)
+        if (
+            is_partial
+            and decision.version == champion
+            and decision.window.id in now
+            and decision.has_missed(now[decision.window.id])
+        ):
+            return position
+    return None
 
 
 def resume_after(known: Sequence[RetrainingDecision], policy: MonitorSpec) -> Window | None:
@@ -102,19 +128,26 @@ def look_back(spec: ModelSpec, champion: str) -> Sequence[RetrainingDecision]:
     return [found if found.version == champion else found.model_copy(update={"published": True}) for found in known]
 
 
-def _open_since(known: Sequence[RetrainingDecision], policy: MonitorSpec) -> str | None:
-    """The day (ISO) from which rows are needed for span windows: of the first open window, and of as many as small ones need."""
-    if not known or isinstance(policy.window, RowWindow):
+def open_since(known: Sequence[RetrainingDecision], policy: MonitorSpec) -> str | None:
+    """The day (ISO) from which rows are needed for span windows that are open or new; None: all rows are."""
+    if isinstance(policy.window, RowWindow):
         return None
-    rows, needed = 0, list[RetrainingDecision]()
-    for decision in reversed(known):
-        if rows >= policy.min_rows and len(needed) >= policy.recent:
-            break
-        needed.append(decision)
-        rows += decision.window.rows
-    needed += [decision for decision in known if is_open(decision, policy)]
-    begins = [decision.window.served_from for decision in needed]
-    return None if None in begins or rows < policy.min_rows else min(begin for begin in begins if begin)[:10]
+    first = next((position for position, decision in enumerate(known) if is_open(decision, policy)), len(known))
+    return needed_since(known, first, policy)
+
+
+def needed_since(known: Sequence[RetrainingDecision], first: int, policy: MonitorSpec) -> str | None:
+    """The day (ISO) from which rows are needed for the window of `known[first]` and those after it; None: all rows are.
+
+    Windows with few rows are merged with those before them.
+    """
+    rows = 0
+    for start in range(first - 1, -1, -1):
+        rows += known[start].window.rows
+        if rows >= policy.min_rows and first - start >= policy.recent:
+            begins = [decision.window.served_from for decision in known[start:]]
+            return min(begin for begin in begins if begin)[:10] if None not in begins else None
+    return None
 
 
 def _now() -> datetime:

@@ -62,13 +62,17 @@ def is_pending(
     decision = known.get(name)
     if decision is None:
         return decisions().find(name) is None
-    if decision.version != champion.number or not is_open(decision, spec.monitor):
+    if decision.version != champion.number:
+        return False
+    if decision.has_missed(window):
+        return True
+    if not is_open(decision, spec.monitor):
         return False
     mine = rows[rows["model_version"] == champion.number]
     changes = decision.may_change(
         int(mine["label"].notna().sum()), rows=len(mine), min_label_coverage=spec.monitor.min_label_coverage
     )
-    return not decision.published or changes or len(rows) > decision.window.rows
+    return not decision.published or changes
 
 
 def fill(window: Window, rows: pd.DataFrame, found: Collected, spec: ModelSpec, champion: Version) -> Filled:

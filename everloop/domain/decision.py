@@ -49,6 +49,11 @@ class RetrainingDecision(Evidence):
         """True if its challenger did not pass the gates, and nobody has looked at it yet."""
         return self.is_fired and self.rejected and self.acknowledged_by is None
 
+    def has_missed(self, window: Window) -> bool:
+        """True if rows came into its `window`, which is given as it is now, after the decision, and it has not fired."""
+        newest, known = window.last, self.window.last
+        return not self.is_fired and newest is not None and known is not None and newest > known
+
     def may_change(self, labelled: int, *, rows: int, min_label_coverage: float) -> bool:
         """True if the labels that have come since may change it: it has not fired, and `labelled` of its `rows` rows have one now.
 

@@ -15,6 +15,7 @@ from tasks.examine import fill, is_pending
 from tests.factories import make_decision, make_spec
 
 CHAMPION = Version(model="bikes", number="2", run_id="r", source="s")
+SERVED = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}|p"
 SPEC = make_spec(monitor={"window": {"rows": 100}, "min_rows": 100})
 
 
@@ -25,9 +26,8 @@ def window_of(position: int, versions: str, *, labelled: int = 0) -> tuple[Windo
     rows = pd.DataFrame(
         {"model_version": numbers, "label": labels, "n": [f"{position}.{n}" for n in range(len(numbers))]}
     )
-    served = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}|p"
     return Window(
-        id=f"w{position}", start="2024-03-01", end="2024-03-02", rows=len(rows), first=served, last=served
+        id=f"w{position}", start="2024-03-01", end="2024-03-02", rows=len(rows), first=SERVED, last=SERVED
     ), rows
 
 
@@ -73,12 +73,12 @@ def test_merged_rows_keep_their_order() -> None:
 
 
 def known(
-    version: str = "2", *, labelled: int = 80, published: bool = True, rows: int | None = None
+    version: str = "2", *, labelled: int = 80, published: bool = True, last: str | None = None
 ) -> list[RetrainingDecision]:
-    """The decision about window 0, made when it had `rows` rows, if that is given, and `labelled` of 100 had labels."""
+    """The decision about window 0, made when `last` was its newest row, if given, and `labelled` of 100 had labels."""
     made = make_decision("none")
     window, _ = window_of(0, "2222222222")
-    window = window.model_copy(update={"rows": rows or window.rows})
+    window = window.model_copy(update={"last": last or window.last})
     performance = made.performance.model_copy(
         update={"verdict": "ok", "reason_code": "loss_within_margin", "rows": 100, "labelled": labelled}
     )
@@ -96,7 +96,8 @@ def known(
         (known("1"), 100, False),
         (known(published=False), 80, True),
         (known(labelled=100), 100, False),
-        (known(rows=9), 80, True),
+        (known(last="2024-03-02T00:00:00|p", labelled=100), 100, True),
+        (known("1", last="2024-03-02T00:00:00|p"), 100, False),
     ],
     ids=[
         "new",
@@ -105,7 +106,8 @@ def known(
         "of another version",
         "not said",
         "all labels were there",
-        "new rows",
+        "rows came late",
+        "late for another version",
     ],
 )
 def test_a_window_is_judged_if_it_is_new_not_said_or_its_labels_may_change_it(
