@@ -144,7 +144,9 @@ class Watch:
             drift_persistence=self.reference.calibration.persistence_needed,
             performance=performance,
             decay=slow_decay([*of_version, performance], policy=self.policy),
-            quality=judge_quality(self.reference.whole, summary, self.reference.schema),
+            quality=judge_quality(
+                self.reference.whole, summary, self.reference.schema, standing=self.reference.calibration.standing
+            ),
         )
 
     def _next_window(self, rows: int) -> Window:

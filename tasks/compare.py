@@ -59,6 +59,7 @@ def inspect(
         watched.profile,
         window,
         watched.manifest.row_schema,
+        standing=watched.facts.calibration.standing if watched.facts.calibration else (),
         duplicates=int(keys.duplicated().sum()),
         newest=rows["event_time"].max().to_pydatetime() if len(rows) and spec.time else None,
         at=at.to_pydatetime() if at is not None else None,

@@ -16,6 +16,9 @@ class Row(BaseModel):
 
     hr: float = Field(ge=0, le=23)
     weekday: float
+    mnth: float = Field(ge=1, le=12)
+    season: float = Field(ge=1, le=4)
+    yr: float = Field(ge=0, le=50)
     temp: float = Field(ge=0, le=1)
     atemp: float
     hum: float = Field(ge=0, le=1)

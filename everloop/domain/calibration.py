@@ -40,7 +40,7 @@ class Calibration(Frozen):
     """What the blocks of a reference taught; stored with the version.
 
     `alarmed_share` of the blocks would have alarmed against the rest of the reference; `persistence_needed` of `recent`
-    windows would never have stood on it.
+    windows would never have stood on it. `standing` are columns that held one value in at least one block.
     """
 
     blocks: int
@@ -51,6 +51,7 @@ class Calibration(Frozen):
     alarmed_share: float
     reason: str
     signals: tuple[SignalCalibration, ...] = ()
+    standing: tuple[str, ...] = ()
 
     @property
     def is_calibrated(self) -> bool:
@@ -114,6 +115,11 @@ def calibrate(
                 floor=_floor(signal, np.array([one.effect for one in by_block.values()]), false_alarms),
             )
             for ((column, signal), by_block), design_effect in zip(compared.items(), design_effects, strict=True)
+        ),
+        standing=tuple(
+            name
+            for name in whole.columns
+            if any(name in block.columns and block.columns[name].only_value is not None for block in blocks)
         ),
     )
 

@@ -28,8 +28,13 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 Severity = Literal["error", "warning"]
 
 
-def judge_column(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, *, alpha: float) -> Iterator[Finding]:
-    """What is wrong with the values `now`, at the false-alarm rate `alpha` of each test; `then` is what training saw."""
+def judge_column(
+    feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, *, alpha: float, may_stand: bool = False
+) -> Iterator[Finding]:
+    """What is wrong with the values `now`, at the false-alarm rate `alpha` of each test; `then` is what training saw.
+
+    A column that `may_stand` held one value for a stretch of the training data too.
+    """
     yield from _nulls(feature, then, now, alpha)
     if not now.present:
         return
@@ -39,7 +44,8 @@ def judge_column(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary
     elif now.categories is not None and then.categories is not None:
         yield from _form(feature, then.categories, now.categories, alpha)
         yield from _unseen(feature, then.categories, now.categories, alpha)
-    yield from _varies(feature, then, now)
+    if not may_stand:
+        yield from _varies(feature, then, now)
 
 
 def _nulls(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alpha: float) -> Iterator[Finding]:
@@ -57,7 +63,7 @@ def _nulls(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alph
 
 
 def _finite(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alpha: float) -> Iterator[Finding]:
-    if not _has_numbers(now) and not now.infinite:
+    if not now.has_numbers and not now.infinite:
         message = f"no value of {now.present:,} is a number, training saw numbers; mend the source"
         yield _found(feature.name, "is a number", "error", message)
     if now.infinite:
@@ -69,7 +75,7 @@ def _finite(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alp
 def _in_range(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alpha: float) -> Iterator[Finding]:
     outside = _outside(feature, now)
     if outside:
-        low, high = _ends(now)
+        low, high = now.ends
         severity = _severity_of_broken(_outside(feature, then), then, outside, now, alpha)
         message = (
             f"about {outside:,} of {now.n:,} values are outside the range of the spec, {_range(feature)}: found {low:g} to "
@@ -128,8 +134,8 @@ def _varies(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary) -> 
 
     Never an error: a day has one season. A usual value, such as "no holiday", may fill weeks and is nothing to tell.
     """
-    value, mass = _only_value(now), 0.0
-    if now.n < CONSTANT_ROWS or now.nulls or value is None or not then.present or _only_value(then) is not None:
+    value, mass = now.only_value, 0.0
+    if now.n < CONSTANT_ROWS or now.nulls or value is None or not then.present or then.only_value is not None:
         return
     if then.categories is not None:
         mass = then.categories.get(str(value), 0) / then.present
@@ -176,10 +182,10 @@ def _outside(feature: FeatureSchema, column: ColumnSummary) -> int:
 
     Rows are float32, so are the ends: 0.7 as float32 lies below 0.7.
     """
-    if not _has_numbers(column) or (feature.low is None and feature.high is None):
+    if not column.has_numbers or (feature.low is None and feature.high is None):
         return 0
     assert column.cdf is not None
-    least, most = _ends(column)
+    least, most = column.ends
     low = -np.inf if feature.low is None else float(np.float32(feature.low))
     high = np.inf if feature.high is None else float(np.float32(feature.high))
     if least >= low and most <= high:
@@ -187,27 +193,6 @@ def _outside(feature: FeatureSchema, column: ColumnSummary) -> int:
     below = column.cdf(np.array([np.nextafter(low, -np.inf)]))[0] if least < low else 0.0
     above = 1 - column.cdf(np.array([high]))[0] if most > high else 0.0
     return max(1, round(float(below + above) * (column.present - column.infinite)))
-
-
-def _has_numbers(column: ColumnSummary) -> bool:
-    return column.cdf is not None and column.support is not None and len(column.support) > 0
-
-
-def _ends(column: ColumnSummary) -> tuple[float, float]:
-    assert column.support is not None
-    low = column.support[0] if column.low is None else column.low
-    high = column.support[-1] if column.high is None else column.high
-    return float(low), float(high)
-
-
-def _only_value(column: ColumnSummary) -> float | str | None:
-    """The one value that the whole column holds, None if there are several."""
-    if column.categories is not None:
-        return next(iter(column.categories)) if len(column.categories) == 1 else None
-    if not _has_numbers(column) or column.infinite:
-        return None
-    low, high = _ends(column)
-    return low if low == high else None
 
 
 def _numbers(categories: Mapping[str, int]) -> int:

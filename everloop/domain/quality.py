@@ -6,7 +6,7 @@ Tests are corrected by Bonferroni over all of a window; those of one column are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -41,6 +41,7 @@ def judge_quality(
     window: ProfileSummary,
     schema: RowSchema,
     *,
+    standing: Collection[str] = (),
     duplicates: int = 0,
     newest: datetime | None = None,
     at: datetime | None = None,
@@ -48,8 +49,9 @@ def judge_quality(
 ) -> QualityReport:
     """What is wrong with the rows of `window`, given the rows that training saw.
 
-    `duplicates` are rows whose key stood before in the window. `newest` is the event time of the newest row, `at` the
-    moment of judging; times without a zone are UTC. An empty window is undetermined.
+    `standing` are columns that held one value for a stretch of the training data too. `duplicates` are rows whose key stood
+    before in the window. `newest` is the event time of the newest row, `at` the moment of judging; times without a zone are
+    UTC. An empty window is undetermined.
     """
     if not window.rows:
         return QualityReport(verdict="undetermined", reason="the window has no rows; there is nothing to judge", rows=0)
@@ -63,7 +65,8 @@ def judge_quality(
     for feature in schema.features:
         then, now = reference.columns.get(feature.name), window.columns.get(feature.name)
         if now is not None and now.n:
-            findings += judge_column(feature, then or ColumnSummary(n=0, nulls=0), now, alpha=alpha)
+            known = then or ColumnSummary(n=0, nulls=0)
+            findings += judge_column(feature, known, now, alpha=alpha, may_stand=feature.name in standing)
             shares |= shares_of(feature, then, now)
     errors = sum(finding.severity == "error" for finding in findings)
     return QualityReport(

@@ -30,6 +30,29 @@ class ColumnSummary:
         """Values that are not null."""
         return self.n - self.nulls
 
+    @property
+    def has_numbers(self) -> bool:
+        """True if it has a finite value."""
+        return self.cdf is not None and self.support is not None and len(self.support) > 0
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The smallest and the largest finite value of a column that has numbers."""
+        assert self.support is not None
+        low = self.support[0] if self.low is None else self.low
+        high = self.support[-1] if self.high is None else self.high
+        return float(low), float(high)
+
+    @property
+    def only_value(self) -> float | str | None:
+        """The one value that the whole column holds beside nulls, None if there are several."""
+        if self.categories is not None:
+            return next(iter(self.categories)) if len(self.categories) == 1 else None
+        if not self.has_numbers or self.infinite:
+            return None
+        low, high = self.ends
+        return low if low == high else None
+
 
 @dataclass(frozen=True)
 class ProfileSummary:

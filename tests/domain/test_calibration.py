@@ -109,6 +109,15 @@ def test_a_window_must_differ_by_more_than_the_references_own_stretches_do() -> 
     assert calibration.by_signal()["c", "distribution"].floor == FLOORS["distribution"]
 
 
+def test_columns_that_hold_one_value_in_a_stretch_of_the_reference_are_known() -> None:
+    """A year, a season: each window has one of them, and that is no stuck source."""
+    rng = np.random.default_rng(5)
+    parts = [(rng.normal(0, 1, ROWS), np.full(ROWS, "winter" if block < 6 else "summer")) for block in range(12)]
+    whole = profile(*map(np.concatenate, zip(*parts, strict=True)))
+    assert calibrate([profile(*part) for part in parts], whole, false_alarms=0.01).standing == ("c",)
+    assert taught(1).standing == ()
+
+
 def with_odd_blocks(*odd: int) -> Calibration:
     """Twenty blocks of which `odd` have a mean that is far from that of the others, each farther than the one before."""
     rng = np.random.default_rng(6)

@@ -41,9 +41,12 @@ def columns(rows: int, *, rng: np.random.Generator = RNG) -> dict[str, ColumnSum
 REFERENCE = ProfileSummary(rows=5000, columns=columns(5000))
 
 
+ARGUMENTS = ("duplicates", "newest", "at", "max_age", "standing")
+
+
 def judge(rows: int = 500, *, without: tuple[str, ...] = (), **changes: Any) -> QualityReport:
     """The report on a window like the reference but for columns by their name, and arguments by theirs."""
-    arguments = {name: changes.pop(name) for name in ("duplicates", "newest", "at", "max_age") if name in changes}
+    arguments = {name: changes.pop(name) for name in ARGUMENTS if name in changes}
     found = {**columns(rows), **changes}
     window = ProfileSummary(rows=rows, columns={name: c for name, c in found.items() if name not in without})
     return judge_quality(REFERENCE, window, SCHEMA, **arguments)
@@ -194,6 +197,11 @@ def test_more_categories_than_a_profile_counts_are_not_judged() -> None:
 @pytest.mark.parametrize(("rows", "expected"), [(49, []), (50, [("warning", "temp", "varies")])])
 def test_a_column_that_stands_still_for_fifty_rows_warns(rows: int, expected: list[tuple[str, str, str]]) -> None:
     assert seen(judge(rows, temp=numbers(np.full(rows, 10.0)))) == expected
+
+
+def test_a_column_that_stood_still_in_a_stretch_of_the_training_data_may_do_so_again() -> None:
+    still = numbers(np.full(100, 10.0))
+    assert seen(judge(100, temp=still, wind=still, standing=("temp",))) == [("warning", "wind", "varies")]
 
 
 @pytest.mark.parametrize(("usual", "verdict"), [(2600, "ok"), (2400, "warning")])
