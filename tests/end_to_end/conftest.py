@@ -19,7 +19,6 @@ from everloop.settings import PROJECT, Settings
 MODEL = "bike-demand"
 SOURCE_ROWS = 1500
 CHANGES = {
-    'history = "180d"': 'history = "all"',
     "trials = 6": "trials = 2",
     "max_iter = 150": "max_iter = 40",
     "holdout_rows = 240": "holdout_rows = 200",
