@@ -69,14 +69,9 @@ def first_missed(found: Collected, known: Sequence[RetrainingDecision], champion
     """The position among `known` of the first settled window that rows came for later, and that was read in part only."""
     now = {window.id: window for window, _ in found.windows}
     for position, decision in enumerate(known):
-        begin = decision.window.served_from
+        window, begin = now.get(decision.window.id), decision.window.served_from
         is_partial = bool(begin and found.since and begin < found.since)
-        if (
-            is_partial
-            and decision.version == champion
-            and decision.window.id in now
-            and decision.has_missed(now[decision.window.id])
-        ):
+        if window and is_partial and decision.version == champion and decision.has_missed(window):
             return position
     return None
 

@@ -107,7 +107,9 @@ def serve(folder: Path, *, served: datetime, event: datetime, rows: int) -> None
 
 @pytest.fixture
 def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Collects what was served under `tmp_path`, given the known decisions."""
+    """Collects what was served on the nine days before today and under `tmp_path` since, given the known decisions."""
+    for day in range(9, 0, -1):
+        serve(tmp_path, served=TODAY - timedelta(days=day), event=TODAY - timedelta(days=day), rows=A_DAY)
     here = SimpleNamespace(inference=tmp_path / "inference", labels=tmp_path / "labels")
     monkeypatch.setattr("tasks.collect.settings", lambda: here)
     watched: Any = SimpleNamespace(
@@ -128,9 +130,7 @@ def settled(found: Collected) -> list[RetrainingDecision]:
     return sorted(known, key=lambda decision: decision.window.last or "")
 
 
-def test_settled_days_are_not_read_again(tmp_path: Path, found: Any) -> None:
-    for day in range(9, 0, -1):
-        serve(tmp_path, served=TODAY - timedelta(days=day), event=TODAY - timedelta(days=day), rows=A_DAY)
+def test_settled_days_are_not_read_again(found: Any) -> None:
     known = settled(found([]))
     assert len(known) == 9
     assert open_since(known, DAILY.monitor) == f"{TODAY - timedelta(days=DAILY.monitor.recent):%Y-%m-%d}"
@@ -141,8 +141,6 @@ def test_settled_days_are_not_read_again(tmp_path: Path, found: Any) -> None:
 
 @pytest.mark.parametrize("days", [6, 9], ids=["in the middle", "the first there is"])
 def test_a_settled_day_that_rows_come_for_later_is_read_whole_again(tmp_path: Path, found: Any, days: int) -> None:
-    for day in range(9, 0, -1):
-        serve(tmp_path, served=TODAY - timedelta(days=day), event=TODAY - timedelta(days=day), rows=A_DAY)
     known = settled(found([]))
     late = TODAY - timedelta(days=days) + timedelta(hours=12)
     serve(tmp_path, served=TODAY, event=late, rows=2)
