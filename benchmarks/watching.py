@@ -145,7 +145,11 @@ class Watch:
             performance=performance,
             decay=slow_decay([*of_version, performance], policy=self.policy),
             quality=judge_quality(
-                self.reference.whole, summary, self.reference.schema, standing=self.reference.calibration.standing
+                self.reference.whole,
+                summary,
+                self.reference.schema,
+                false_alarms=self.policy.false_alarms,
+                calibration=self.reference.calibration,
             ),
         )
 

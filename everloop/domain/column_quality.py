@@ -2,21 +2,23 @@
 
 An error means that training on these rows would be training on broken data; a warning is for a person to read. A share counts
 only if its rise is significant and above a floor, so that few rows do not alarm by chance and many rows do not alarm by
-harmless change.
+harmless change. What the training data's own blocks did (nulls every night, a few new shops every week) is neither.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
+from everloop.domain.calibration import SignalCalibration
 from everloop.domain.checks import Finding
 from everloop.domain.schema import FeatureSchema
 from everloop.domain.summaries import ColumnSummary
+from everloop.domain.two_sample import ShareRise, Signal
 
 TESTS = 6  # of one column, at most
 NULLS_WARN, NULLS_FAIL = 0.01, 0.2  # rise of the share of nulls
@@ -28,28 +30,36 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 Severity = Literal["error", "warning"]
 
 
-def judge_column(
-    feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, *, alpha: float, may_stand: bool = False
-) -> Iterator[Finding]:
-    """What is wrong with the values `now`, at the false-alarm rate `alpha` of each test; `then` is what training saw.
+@dataclass(frozen=True)
+class KnownColumn:
+    """What training saw of a column: its summary, how its blocks scattered, and whether one of them held a single value."""
 
-    A column that `may_stand` held one value for a stretch of the training data too.
-    """
-    yield from _nulls(feature, then, now, alpha)
+    summary: ColumnSummary
+    calibrated: Mapping[Signal, SignalCalibration] = field(default_factory=dict)
+    may_stand: bool = False
+
+
+def judge_column(feature: FeatureSchema, known: KnownColumn, now: ColumnSummary, *, alpha: float) -> Iterator[Finding]:
+    """What is wrong with the values `now`, at the false-alarm rate `alpha` of each test."""
+    then = known.summary
+    yield from _nulls(feature, known, now, alpha)
     if not now.present:
         return
     if feature.role == "numeric":
-        yield from _finite(feature, then, now, alpha)
+        yield from _finite(feature, known, now, alpha)
         yield from _in_range(feature, then, now, alpha)
+    elif then.categories is not None and now.categories is None:
+        yield from _countable(feature, then.categories, now)
     elif now.categories is not None and then.categories is not None:
         yield from _form(feature, then.categories, now.categories, alpha)
-        yield from _unseen(feature, then.categories, now.categories, alpha)
-    if not may_stand:
+        yield from _unseen(feature, known, then.categories, now.categories, alpha)
+    if not known.may_stand:
         yield from _varies(feature, then, now)
 
 
-def _nulls(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alpha: float) -> Iterator[Finding]:
-    rise, p_value = _rise(then.nulls, then.n, now.nulls, now.n)
+def _nulls(feature: FeatureSchema, known: KnownColumn, now: ColumnSummary, alpha: float) -> Iterator[Finding]:
+    then = known.summary
+    rise, p_value = _rise(then.nulls, then.n, now.nulls, now.n, known.calibrated.get("nulls"))
     if p_value >= alpha or rise < NULLS_WARN:
         return
     was = f"{_share(then.nulls, then.n):.1%} in the training data"
@@ -62,12 +72,14 @@ def _nulls(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alph
     yield _found(feature.name, "has values", "error" if rise >= NULLS_FAIL else "warning", message)
 
 
-def _finite(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, alpha: float) -> Iterator[Finding]:
+def _finite(feature: FeatureSchema, known: KnownColumn, now: ColumnSummary, alpha: float) -> Iterator[Finding]:
+    then = known.summary
     if not now.has_numbers and not now.infinite:
         message = f"no value of {now.present:,} is a number, training saw numbers; mend the source"
         yield _found(feature.name, "is a number", "error", message)
     if now.infinite:
-        severity = _severity_of_broken(then.infinite, then, now.infinite, now, alpha)
+        calibrated = known.calibrated.get("infinite")
+        severity = _severity_of_broken(*_rise(then.infinite, then.n, now.infinite, now.n, calibrated), alpha)
         message = f"{now.infinite:,} of {now.n:,} values are infinite, none may be; mend the source"
         yield _found(feature.name, "is finite", severity, message)
 
@@ -76,12 +88,21 @@ def _in_range(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, a
     outside = _outside(feature, now)
     if outside:
         low, high = now.ends
-        severity = _severity_of_broken(_outside(feature, then), then, outside, now, alpha)
+        severity = _severity_of_broken(*_rise(_outside(feature, then), then.n, outside, now.n), alpha)
         message = (
             f"about {outside:,} of {now.n:,} values are outside the range of the spec, {_range(feature)}: found {low:g} to "
             f"{high:g}; mend the source or widen features.ranges"
         )
         yield _found(feature.name, "is in range", severity, message)
+
+
+def _countable(feature: FeatureSchema, then: Mapping[str, int], now: ColumnSummary) -> Iterator[Finding]:
+    """More categories in one window than a profile counts, where all of the training data had fewer: ids, or free text."""
+    message = (
+        f"the {now.present:,} values are of more categories than a profile counts, training saw {len(then):,}; mend what "
+        "sends the rows, or take it out of [features]"
+    )
+    yield _found(feature.name, "can be counted", "error", message)
 
 
 def _form(feature: FeatureSchema, then: Mapping[str, int], now: Mapping[str, int], alpha: float) -> Iterator[Finding]:
@@ -102,18 +123,21 @@ def _form(feature: FeatureSchema, then: Mapping[str, int], now: Mapping[str, int
                 yield _found(feature.name, "keeps its type", "error", message)
 
 
-def _unseen(feature: FeatureSchema, then: Mapping[str, int], now: Mapping[str, int], alpha: float) -> Iterator[Finding]:
+def _unseen(
+    feature: FeatureSchema, known: KnownColumn, then: Mapping[str, int], now: Mapping[str, int], alpha: float
+) -> Iterator[Finding]:
     """Categories training never saw. New ones are life, which retraining learns; known ones spelt otherwise are an error.
 
     The share expected of unseen categories is that of those seen once (Good 1953).
     """
     unseen = {name: count for name, count in now.items() if name not in then}
     total, n, hits = sum(then.values()), sum(now.values()), sum(unseen.values())
-    rise, p_value = _rise(sum(count == 1 for count in then.values()), total, hits, n)
+    singles = sum(count == 1 for count in then.values())
+    rise, p_value = _rise(singles, total, hits, n, known.calibrated.get("unseen"))
     if not unseen or p_value >= alpha or rise < UNSEEN_WARN:
         return
-    known = {_plain(name) for name in then}
-    respelt = sum(count for name, count in unseen.items() if _plain(name) in known)
+    spelt = {_plain(name) for name in then}
+    respelt = sum(count for name, count in unseen.items() if _plain(name) in spelt)
     first = max(unseen, key=lambda name: unseen[name])
     if respelt / n >= RESPELT_FAIL:
         message = (
@@ -162,18 +186,15 @@ def shares_of(feature: FeatureSchema, then: ColumnSummary | None, now: ColumnSum
     return {f"{feature.name}.{what}": share for what, share in shares.items()}
 
 
-def _rise(was: int, of: int, hits: int, n: int) -> tuple[float, float]:
-    """How much a share rose, and the probability of so many hits or more under the beta-binomial predictive of the reference.
-
-    Jeffreys prior: Beta(1/2, 1/2) (Gelman et al., Bayesian Data Analysis, 3rd ed., 2.4); of a column that training
-    did not profile there is only the prior.
-    """
-    rise = hits / n - (was / of if of else 0.0)
-    return rise, float(stats.betabinom.sf(hits - 1, n, was + 0.5, of - was + 0.5))
+def _rise(was: int, of: int, hits: int, n: int, calibrated: SignalCalibration | None = None) -> tuple[float, float]:
+    """How much a share rose, and the p-value of that; 1 if a block of the training data rose as much."""
+    rise, found = hits / n - _share(was, of), ShareRise(was, of, hits, n, "nulls")
+    if calibrated is None:
+        return rise, found.p_value()
+    return rise, found.p_value(calibrated.design_effect) if rise > calibrated.floor else 1.0
 
 
-def _severity_of_broken(was: int, then: ColumnSummary, hits: int, now: ColumnSummary, alpha: float) -> Severity:
-    rise, p_value = _rise(was, then.n, hits, now.n)
+def _severity_of_broken(rise: float, p_value: float, alpha: float) -> Severity:
     return "error" if p_value < alpha and rise >= BROKEN_FAIL else "warning"
 
 

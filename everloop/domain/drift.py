@@ -83,6 +83,13 @@ def compare_profiles(
     tests = tuple(_judge(name, one, known.get((name, one.signal)), alpha) for name, one in found)
     count = len({test.column for test in tests if test.is_drift})
     reason = f"{count} of {len(reference.columns)} columns drifted ({len(tests)} tests, alpha {alpha:.1e} each)"
+    uncounted = [
+        name
+        for name, column in reference.columns.items()
+        if column.has_too_many_categories or (name in window.columns and window.columns[name].has_too_many_categories)
+    ]
+    if uncounted:
+        reason += f"; too many categories to compare: {', '.join(uncounted)}"
     return DriftReport(
         verdict="drift" if count else "no drift",
         reason=f"{reason}; {calibration.reason}" if calibration else f"{reason}; not calibrated on the reference",

@@ -1,23 +1,25 @@
 """The data quality of a window: do its rows look like data, whatever they say about the world?
 
 An error means that training on these rows would be training on broken data: it blocks. A warning is for a person to read.
-Tests are corrected by Bonferroni over all of a window; those of one column are in everloop/domain/column_quality.py.
+Tests are corrected by Bonferroni over all of a window and share 0.08 of the false alarms that the spec allows; those of one
+column are in everloop/domain/column_quality.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from everloop.domain.calibration import Calibration
 from everloop.domain.checks import Finding
-from everloop.domain.column_quality import TESTS, Severity, judge_column, shares_of
+from everloop.domain.column_quality import TESTS, KnownColumn, Severity, judge_column, shares_of
 from everloop.domain.schema import RowSchema
 from everloop.domain.spec import PREDICTION
 from everloop.domain.spec_values import Frozen
 from everloop.domain.summaries import ColumnSummary, ProfileSummary
 
-FAMILY_ALPHA = 0.01  # over all tests of a window
+QUALITY_SHARE = 0.08  # of the false alarms that the spec allows
 DUPLICATES_WARN, DUPLICATES_FAIL = 0.01, 0.2
 
 
@@ -41,7 +43,8 @@ def judge_quality(
     window: ProfileSummary,
     schema: RowSchema,
     *,
-    standing: Collection[str] = (),
+    false_alarms: float = 0.01,
+    calibration: Calibration | None = None,
     duplicates: int = 0,
     newest: datetime | None = None,
     at: datetime | None = None,
@@ -49,13 +52,14 @@ def judge_quality(
 ) -> QualityReport:
     """What is wrong with the rows of `window`, given the rows that training saw.
 
-    `standing` are columns that held one value for a stretch of the training data too. `duplicates` are rows whose key stood
-    before in the window. `newest` is the event time of the newest row, `at` the moment of judging; times without a zone are
-    UTC. An empty window is undetermined.
+    `calibration` is that of the reference: nulls, infinities and unseen categories that its blocks had are no news, nor is a
+    column that held one value for a block. `duplicates` are rows whose key stood before in the window. `newest` is the event
+    time of the newest row, `at` the moment of judging; times without a zone are UTC. An empty window is undetermined.
     """
     if not window.rows:
         return QualityReport(verdict="undetermined", reason="the window has no rows; there is nothing to judge", rows=0)
-    alpha = FAMILY_ALPHA / (TESTS * max(len(schema.features), 1))
+    signals, standing = (calibration.by_signal(), calibration.standing) if calibration else ({}, ())
+    alpha = QUALITY_SHARE * false_alarms / (TESTS * max(len(schema.features), 1))
     findings = [
         *_names(window, schema),
         *_repeats(window.rows, duplicates, schema),
@@ -65,8 +69,12 @@ def judge_quality(
     for feature in schema.features:
         then, now = reference.columns.get(feature.name), window.columns.get(feature.name)
         if now is not None and now.n:
-            known = then or ColumnSummary(n=0, nulls=0)
-            findings += judge_column(feature, known, now, alpha=alpha, may_stand=feature.name in standing)
+            known = KnownColumn(
+                then or ColumnSummary(n=0, nulls=0),
+                {signal: one for (name, signal), one in signals.items() if name == feature.name},
+                may_stand=feature.name in standing,
+            )
+            findings += judge_column(feature, known, now, alpha=alpha)
             shares |= shares_of(feature, then, now)
     errors = sum(finding.severity == "error" for finding in findings)
     return QualityReport(

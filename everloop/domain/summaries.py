@@ -36,6 +36,11 @@ class ColumnSummary:
         return self.cdf is not None and self.support is not None and len(self.support) > 0
 
     @property
+    def has_too_many_categories(self) -> bool:
+        """True if its values are categories and the profile could not count them."""
+        return self.present > self.infinite and self.cdf is None and self.categories is None
+
+    @property
     def ends(self) -> tuple[float, float]:
         """The smallest and the largest finite value of a column that has numbers."""
         assert self.support is not None

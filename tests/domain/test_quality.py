@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from everloop.domain.calibration import Calibration, calibrate
 from everloop.domain.quality import QualityReport, judge_quality
 from everloop.domain.schema import FeatureSchema, RowSchema
 from everloop.domain.summaries import ColumnSummary, ProfileSummary
@@ -41,7 +42,7 @@ def columns(rows: int, *, rng: np.random.Generator = RNG) -> dict[str, ColumnSum
 REFERENCE = ProfileSummary(rows=5000, columns=columns(5000))
 
 
-ARGUMENTS = ("duplicates", "newest", "at", "max_age", "standing")
+ARGUMENTS = ("duplicates", "newest", "at", "max_age", "calibration", "false_alarms")
 
 
 def judge(rows: int = 500, *, without: tuple[str, ...] = (), **changes: Any) -> QualityReport:
@@ -50,6 +51,21 @@ def judge(rows: int = 500, *, without: tuple[str, ...] = (), **changes: Any) -> 
     found = {**columns(rows), **changes}
     window = ProfileSummary(rows=rows, columns={name: c for name, c in found.items() if name not in without})
     return judge_quality(REFERENCE, window, SCHEMA, **arguments)
+
+
+def trained_on(**values: np.ndarray) -> tuple[ProfileSummary, Calibration]:
+    """The reference of such columns of equal length, and what its blocks of 100 rows say."""
+
+    def profile(start: int, stop: int) -> ProfileSummary:
+        summaries = {
+            name: (numbers if column.dtype == float else categories)(column[start:stop])
+            for name, column in values.items()
+        }
+        return ProfileSummary(rows=stop - start, columns=summaries)
+
+    rows = len(next(iter(values.values())))
+    whole = profile(0, rows)
+    return whole, calibrate([profile(at, at + 100) for at in range(0, rows, 100)], whole, false_alarms=0.01)
 
 
 def seen(report: QualityReport) -> list[tuple[str, str, str]]:
@@ -190,8 +206,15 @@ def test_categories_that_are_coded_anew_fail(column: str, values: list[str], mes
     assert message in report.errors[0].message
 
 
-def test_more_categories_than_a_profile_counts_are_not_judged() -> None:
-    assert judge(city=ColumnSummary(n=500, nulls=0)).verdict == "ok"
+def test_more_categories_than_a_profile_counts_fail_unless_training_had_so_many() -> None:
+    uncounted = ColumnSummary(n=500, nulls=0)
+    report = judge(city=uncounted)
+    assert seen(report) == [("error", "city", "can be counted")]
+    assert "more categories than a profile counts, training saw 3" in report.errors[0].message
+    reference = ProfileSummary(rows=5000, columns={**REFERENCE.columns, "city": uncounted})
+    for city in (uncounted, columns(500)["city"]):
+        window = ProfileSummary(rows=500, columns={**columns(500), "city": city})
+        assert judge_quality(reference, window, SCHEMA).verdict == "ok"
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(49, []), (50, [("warning", "temp", "varies")])])
@@ -200,8 +223,33 @@ def test_a_column_that_stands_still_for_fifty_rows_warns(rows: int, expected: li
 
 
 def test_a_column_that_stood_still_in_a_stretch_of_the_training_data_may_do_so_again() -> None:
-    still = numbers(np.full(100, 10.0))
-    assert seen(judge(100, temp=still, wind=still, standing=("temp",))) == [("warning", "wind", "varies")]
+    still = np.full(100, 10.0)
+    temp, wind = np.r_[still, RNG.normal(10, 8, 400)], RNG.gamma(2, 3, 500)
+    reference, calibration = trained_on(temp=temp, wind=wind)
+    window = ProfileSummary(rows=100, columns={**columns(100), "temp": numbers(still), "wind": numbers(still)})
+    report = judge_quality(reference, window, SCHEMA, calibration=calibration)
+    assert seen(report) == [("warning", "wind", "varies")]
+
+
+def test_what_the_blocks_of_the_training_data_did_is_no_news() -> None:
+    """A sensor that is off every third shift, and shops that open and close: so are they in the window."""
+    off, shop = np.arange(3000) // 100 % 3 == 0, np.arange(3000) // 300
+    temp, wind = np.where(off, np.nan, RNG.normal(10, 8, 3000)), RNG.gamma(2, 3, 3000)
+    reference, calibration = trained_on(temp=temp, wind=wind, city=shop)
+    shift = {"temp": numbers(np.full(100, np.nan)), "city": categories(["12"] * 50 + ["3"] * 50)}
+    same = {**columns(100), "wind": numbers(RNG.gamma(2, 3, 100))}
+    window = ProfileSummary(rows=100, columns={**same, **shift})
+    assert seen(judge_quality(reference, window, SCHEMA, calibration=calibration)) == []
+    without = judge_quality(reference, window, SCHEMA)
+    assert seen(without) == [("error", "temp", "is a number"), ("warning", "city", "is known")]
+    broken = ProfileSummary(rows=100, columns={**same, "wind": shift["temp"]})
+    found = seen(judge_quality(reference, broken, SCHEMA, calibration=calibration))
+    assert ("error", "wind", "is a number") in found
+
+
+def test_the_tests_of_a_window_share_its_false_alarms() -> None:
+    found = [seen(judge(wind=with_nulls(500, 90), false_alarms=rate)) for rate in (0.01, 1e-9)]
+    assert found == [[("warning", "wind", "has values")], []]
 
 
 @pytest.mark.parametrize(("usual", "verdict"), [(2600, "ok"), (2400, "warning")])
