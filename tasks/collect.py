@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from everloop.adapters.inference_log import join_labels, read_captured, read_labels
-from everloop.adapters.orchestrator import emit_decision
+from everloop.adapters.orchestrator import emit_alerts
 from everloop.domain.decision import RetrainingDecision
 from everloop.domain.monitor_spec import MonitorSpec, RowWindow
 from everloop.domain.spec import ModelSpec
@@ -116,8 +116,7 @@ def look_back(spec: ModelSpec, champion: str) -> Sequence[RetrainingDecision]:
     known = decisions().served_since(spec.name, since)
     for decision in known:
         if not decision.published and decision.version != champion:
-            if decision.action == "alert":
-                emit_decision(decision)
+            emit_alerts(decision)
             decisions().mark_published(decision.id)
             log.warning("%s was decided and not shown before another version went live", decision.id)
     return [found if found.version == champion else found.model_copy(update={"published": True}) for found in known]

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from everloop.adapters.orchestrator import emit_decision, show_markdown
+from everloop.adapters.orchestrator import emit_alerts, emit_decision, show_markdown
 from everloop.adapters.tracking import log_window
 from everloop.adapters.window_report.facts import decision_markdown
 from everloop.adapters.window_report.page import write_window_report
@@ -36,7 +36,7 @@ def decide(
 ) -> RetrainingDecision:
     """The stored decision about `window`; if it fires, or asks a person for something new, the event is on its way.
 
-    A retraining that was stored and not said is not said again: the sweep starts it. An alert is, under the same event id.
+    A retraining that was stored and not said is not said again: the sweep starts it. Alerts are, under the same event ids.
     `dependencies` are those of today.
     """
     before = decisions().find(decision_id(spec.name, window))
@@ -48,12 +48,13 @@ def decide(
         policy=spec.monitor,
         past=past,
         dependencies=dependencies,
-    )
+    ).following(before)
     fired = decisions().store(made)
     decision = decisions().get(made.id)
-    said = before is not None and before.published and before.action == "alert" and {*decision.asks} <= {*before.asks}
-    if fired or (decision.action == "alert" and not said):
-        emit_decision(decision, report=_page_of(decision).as_uri())
+    report = _page_of(decision).as_uri()
+    if fired:
+        emit_decision(decision, report=report)
+    emit_alerts(decision, besides=before.alerts if before and before.published else (), report=report)
     log.info("%s: %s: %s", decision.id, decision.action, decision.reason)
     return decision
 

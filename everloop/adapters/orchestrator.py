@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
-from everloop.domain.decision import RetrainingDecision
+from everloop.domain.decision import Alert, RetrainingDecision
 
 DEGRADED, ALERT = "everloop.model.degraded", "everloop.model.alert"
 WATCHED = "everloop.model.watched"  # a monitor run ended; automations.py alerts when it stays away
@@ -19,26 +20,37 @@ def resource_of(model: str) -> dict[str, str]:
 
 
 def emit_decision(decision: RetrainingDecision, *, report: str | None = None) -> None:
-    """Afterwards the event about a fired decision or an alert is on its way; it may be lost, the stored decision is not.
+    """Afterwards the event about a fired decision is on its way; it may be lost, the stored decision is not.
 
     `report` is the address of the window's report, for the notification.
     """
     from prefect.events import emit_event
 
-    emit_event(
-        event=DEGRADED if decision.action == "retrain" else ALERT,
-        # a retraining is one event a decision, an alert one for what it asks a person to look at
-        id=_event_id(decision.id, decision.action, *(sorted(decision.asks) if decision.action == "alert" else ())),
-        resource=resource_of(decision.model),
-        payload={
-            "decision": decision.id,
-            "reason": decision.headline,
-            "reason_codes": list(decision.reason_codes),
-            "window": f"{decision.window.start} to {decision.window.end}",
-            "version": decision.version,
-            **({"report": report} if report else {}),
-        },
-    )
+    key = _event_id(decision.id, decision.action)
+    payload = _payload(decision, decision.headline, report)
+    emit_event(event=DEGRADED, id=key, resource=resource_of(decision.model), payload=payload)
+
+
+def emit_alerts(decision: RetrainingDecision, *, besides: Collection[Alert] = (), report: str | None = None) -> None:
+    """Afterwards the alerts of `decision` are on their way, `besides` those that are out: one event for each number."""
+    from prefect.events import emit_event
+
+    for number, alerts in groupby(decision.alerts, key=lambda alert: alert.number):
+        if new := [alert.sentence for alert in alerts if alert not in besides]:
+            key = _event_id(decision.id, "alert", str(number))
+            payload = _payload(decision, "; ".join(new), report)
+            emit_event(event=ALERT, id=key, resource=resource_of(decision.model), payload=payload)
+
+
+def _payload(decision: RetrainingDecision, reason: str, report: str | None) -> dict[str, Any]:
+    return {
+        "decision": decision.id,
+        "reason": reason,
+        "reason_codes": list(decision.reason_codes),
+        "window": f"{decision.window.start} to {decision.window.end}",
+        "version": decision.version,
+        **({"report": report} if report else {}),
+    }
 
 
 def emit_watched(model: str, payload: Mapping[str, Any]) -> None:

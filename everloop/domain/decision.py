@@ -7,16 +7,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 from everloop.domain.evidence import Evidence
+from everloop.domain.spec_values import Frozen
 from everloop.domain.windows import Window
 
 Action = Literal["none", "alert", "retrain"]
+
+
+class Alert(Frozen):
+    """One thing that a person is asked to look at; `number` says with which of the alerts about its window: 1, 2, …"""
+
+    about: str
+    sentence: str
+    number: int = 1
 
 
 class RetrainingDecision(Evidence):
     """What was decided about one window of one model, with everything it rests on.
 
     `asks` are those of the reason codes that asked for an alert or a retraining, whatever held it back. `trained` says that
-    its retraining ended with a challenger: `released`, `rejected` by its gates, or waiting for a person.
+    its retraining ended with a challenger: `released`, `rejected` by its gates, or waiting for a person. `alerts` are all that
+    a person was ever asked about the window, though it was judged again since and what was wrong is gone.
     """
 
     id: str
@@ -27,6 +37,7 @@ class RetrainingDecision(Evidence):
     reason_codes: tuple[str, ...]
     reason: str
     asks: tuple[str, ...] = ()
+    alerts: tuple[Alert, ...] = ()
     outcome: str | None = None
     trained: bool = False
     released: bool = False
@@ -48,6 +59,17 @@ class RetrainingDecision(Evidence):
     def was_rejected(self) -> bool:
         """True if its challenger did not pass the gates, and nobody has looked at it yet."""
         return self.is_fired and self.rejected and self.acknowledged_by is None
+
+    def following(self, before: RetrainingDecision | None) -> RetrainingDecision:
+        """This decision with the alerts of the one `before` it about the same window; what is new has the next number."""
+        if before is None:
+            return self
+        known, last = (
+            {alert.about for alert in before.alerts},
+            max((alert.number for alert in before.alerts), default=0),
+        )
+        new = [alert.model_copy(update={"number": last + 1}) for alert in self.alerts if alert.about not in known]
+        return self.model_copy(update={"alerts": (*before.alerts, *new)})
 
     def has_missed(self, window: Window) -> bool:
         """True if rows came into its `window`, which is given as it is now, after the decision, and it has not fired."""

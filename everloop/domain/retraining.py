@@ -6,7 +6,7 @@ State is nothing but the stored decisions, so a restart or a second monitor chan
 from __future__ import annotations
 
 from everloop.domain import signals
-from everloop.domain.decision import Action, Past, RetrainingDecision, decision_id
+from everloop.domain.decision import Action, Alert, Past, RetrainingDecision, decision_id
 from everloop.domain.dependencies import DependencyReport
 from everloop.domain.evidence import Evidence
 from everloop.domain.holding import held_back
@@ -68,6 +68,11 @@ def decide(
         window=window,
         action=action,
         asks=tuple(dict.fromkeys(signal.code for signal in asked)),
+        alerts=tuple(
+            Alert(about=signal.about or signal.code, sentence=signal.sentence)
+            for signal in asked
+            if signal.asks == action == "alert"
+        ),
         reason_codes=tuple(dict.fromkeys(signal.code for signal in said)) or ("nothing_found",),
         reason="; ".join(signal.sentence for signal in said)
         or f"no standing signal: {evidence.performance.reason}; {evidence.drift.reason}",

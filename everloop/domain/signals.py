@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from everloop.domain.decision import Action, Past
@@ -15,11 +15,15 @@ from everloop.domain.recovery import find_unrestored
 
 @dataclass(frozen=True)
 class Signal:
-    """One thing that speaks for doing something, or a note that it does not yet."""
+    """One thing that speaks for doing something, or a note that it does not yet.
+
+    `about` tells signals of one code apart, such as two broken columns; empty where there is one at most.
+    """
 
     code: str
     asks: Action
     sentence: str
+    about: str = ""
 
 
 def degradation(evidence: Evidence, recent: Sequence[Evidence], policy: MonitorSpec) -> Iterator[Signal]:
@@ -88,13 +92,11 @@ def broken(evidence: Evidence) -> Iterator[Signal]:
     """Broken data or dependencies ask for a person: training on them would be worse than an old model."""
     for code, report in (("data_quality", evidence.quality), ("dependencies", evidence.dependencies)):
         if report is not None and report.verdict in ("fail", "warning"):
-            found = "; ".join(
-                f"{finding.column}: {finding.message}"
-                for finding in report.findings
-                if finding.severity == "error" or report.verdict == "warning"
-            )
             failed = report.verdict == "fail"
-            yield Signal(code if failed else f"{code}_warning", "alert" if failed else "none", found)
+            for finding in report.findings:
+                if finding.severity == "error" or not failed:
+                    text, about = f"{finding.column}: {finding.message}", f"{code}.{finding.column}.{finding.rule}"
+                    yield Signal(code if failed else f"{code}_warning", "alert" if failed else "none", text, about)
 
 
 def slices(evidence: Evidence, recent: Sequence[Evidence], policy: MonitorSpec) -> Iterator[Signal]:
@@ -104,16 +106,23 @@ def slices(evidence: Evidence, recent: Sequence[Evidence], policy: MonitorSpec) 
         if found.performance.verdict == "degraded" and policy.on_degradation != "ignore":
             hits = 1 + sum(same.performance.verdict == "degraded" for same in before)
             text = f"{found.name}: {found.performance.reason}"
-            yield _standing("slice_degradation", hits, policy.needed, "alert", text, policy)
+            yield replace(
+                _standing("slice_degradation", hits, policy.needed, "alert", text, policy),
+                about=f"slice_degradation.{found.name}",
+            )
         if (signals := _signals(found.drift)) and policy.on_drift != "ignore":
             hits = max(1 + sum(signal in _signals(same.drift) for same in before) for signal in signals)
-            yield _standing("slice_drift", hits, policy.needed, "alert", f"{found.name}: {found.drift.reason}", policy)
+            text = f"{found.name}: {found.drift.reason}"
+            yield replace(
+                _standing("slice_drift", hits, policy.needed, "alert", text, policy), about=f"slice_drift.{found.name}"
+            )
 
 
 def usage(evidence: Evidence) -> Iterator[Signal]:
     """An hour was unlike the same hours of earlier days."""
     if evidence.usage is not None and evidence.usage.verdict == "irregular":
-        yield Signal("usage", "alert", "; ".join(spike.sentence for spike in evidence.usage.spikes))
+        for spike in evidence.usage.spikes:
+            yield Signal("usage", "alert", spike.sentence, f"usage.{spike.what}.{spike.hour:%Y-%m-%dT%H}")
 
 
 def notes(evidence: Evidence) -> Iterator[Signal]:

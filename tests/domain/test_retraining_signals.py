@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -107,7 +108,9 @@ def test_a_slice_that_stays_drifted_alerts_unless_drift_is_ignored() -> None:
 
 
 def test_irregular_usage_alerts() -> None:
-    spike = Spike.model_construct(sentence="requests at 03:00 are 4,000, typical are 120")
+    spike = Spike.model_construct(
+        hour=datetime(2024, 1, 1, 3), what="requests", sentence="requests at 03:00 are 4,000, typical are 120"
+    )
     usage = UsageReport.model_construct(verdict="irregular", spikes=(spike,))
     decision = take(0, ".", seen={"usage": usage})
     assert (decision.action, decision.reason_codes, decision.reason) == ("alert", ("usage",), spike.sentence)
