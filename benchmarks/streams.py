@@ -14,14 +14,13 @@ from everloop.domain.spec import ModelSpec
 from everloop.settings import PROJECT
 
 ROWS, FEATURES = 15_000, 6
-SEEDS = 5
 _BOOSTING = {"max_iter": 40, "max_leaf_nodes": 15}
 Weights = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
-def stream_names() -> list[tuple[str, int]]:
-    """Every stream, by kind and seed; the real data there are only once."""
-    return [(kind, seed) for kind in _KINDS for seed in range(SEEDS)] + [("keystroke", 0)]
+def stream_names(draws: int) -> list[tuple[str, int]]:
+    """Every stream, by kind and seed, each kind drawn so often; the real data there are only once."""
+    return [(kind, seed) for kind in _KINDS for seed in range(draws)] + [("keystroke", 0)]
 
 
 def stream(kind: str, seed: int) -> tuple[ModelSpec, pd.DataFrame]:

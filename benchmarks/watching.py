@@ -17,7 +17,7 @@ from benchmarks.no_change import Pool, draw_window
 from everloop.adapters.profiles import merge_profiles, profile_rows, summarize_profile
 from everloop.domain.calibration import Calibration, block_bounds, calibrate
 from everloop.domain.decay import slow_decay
-from everloop.domain.decision import Past, RetrainingDecision
+from everloop.domain.decision import Past, RetrainingDecision, spell_of
 from everloop.domain.drift import compare_profiles
 from everloop.domain.evidence import Evidence, disjoint
 from everloop.domain.metrics import LossSummary, summarize
@@ -135,7 +135,7 @@ class Watch:
             calibration=self.reference.calibration,
         )
         known = np.empty(0) if losses is None else losses
-        of_version = disjoint([before for before in self.earlier if before.version == str(self.version)], 0)
+        of_version = disjoint(spell_of(str(self.version), self.earlier), 0)
         performance = score_window(
             known, self.baseline, rows=summary.rows, metric="mae", policy=self.policy, before=of_version
         )

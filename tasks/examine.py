@@ -9,10 +9,12 @@ import pandas as pd
 
 from everloop.adapters.profiles import merge_profiles, summarize_profile
 from everloop.adapters.registry import Version
+from everloop.domain.calibration import Calibration
 from everloop.domain.decay import slow_decay
-from everloop.domain.decision import Past, RetrainingDecision, decision_id
+from everloop.domain.decision import Past, RetrainingDecision, decision_id, spell_of
 from everloop.domain.dependencies import SourceState
 from everloop.domain.evidence import Evidence, SliceEvidence, disjoint
+from everloop.domain.monitor_spec import MonitorSpec
 from everloop.domain.performance import PerformanceReport
 from everloop.domain.reference import SliceReference
 from everloop.domain.spec import ModelSpec
@@ -104,14 +106,12 @@ def examine(
     parts = [profile_window(spec, watched, *part) for part in ((window, filled.rows), *filled.before)]
     profile, slices = _merged(parts)
     rows = filled.all_rows
-    mine = disjoint(
-        [decision for decision in past.earlier if decision.version == watched.version.number], len(filled.before)
-    )
+    mine = disjoint(spell_of(watched.version.number, past.earlier), len(filled.before))
     performance, labelled = score(spec.monitor, watched, rows, mine), int(filled.rows["label"].notna().sum())
     evidence = Evidence(
         drift=compare(spec, watched, profile),
         performance=performance,
-        drift_persistence=_persistence(watched, spec),
+        drift_persistence=_persistence(watched.facts.calibration, spec.monitor),
         decay=slow_decay([*mine, performance], policy=spec.monitor),
         growth=measure_growth(spec, watched, source, labelled + labelled_before(spec, watched, window), past.fired),
         quality=inspect(spec, watched, profile, rows, surroundings.at if surroundings else None),
@@ -139,6 +139,7 @@ def _slices(
             rows=int(mask.sum()),
             drift=drift,
             performance=_score_slice(spec, watched, found, rows[mask]),
+            drift_persistence=_persistence(found.calibration, spec.monitor),
         )
         for found, drift, mask in zip(watched.facts.slices, drifts, masks, strict=True)
     )
@@ -170,6 +171,5 @@ def _sum(profiles: Sequence[bytes | None]) -> ProfileSummary:
     return summarize_profile(found[0] if len(found) == 1 else merge_profiles(found))
 
 
-def _persistence(watched: Watched, spec: ModelSpec) -> int:
-    calibration = watched.facts.calibration
-    return calibration.persistence_needed if calibration else spec.monitor.needed
+def _persistence(calibration: Calibration | None, policy: MonitorSpec) -> int:
+    return calibration.persistence_needed if calibration else policy.needed

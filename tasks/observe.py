@@ -13,7 +13,7 @@ import pandas as pd
 from everloop.adapters.orchestrator import emit_alert
 from everloop.adapters.service import describe_service, read_metrics
 from everloop.adapters.source_probe import probe_source, read_keys
-from everloop.adapters.usage_log import error_total, read_usage, record_errors, record_usage
+from everloop.adapters.usage_log import error_total, judged_until, read_usage, record_errors, record_usage
 from everloop.domain.dependencies import ColumnSkew, DependencyReport, SourceState, find_skew, judge_dependencies
 from everloop.domain.errors import DataError, EverloopError
 from everloop.domain.spec import ModelSpec
@@ -27,8 +27,8 @@ from tasks.watch import Watched
 
 log = logging.getLogger("everloop.observe")
 
-SKEW_KEYS = 500
-_HOUR = timedelta(hours=1)
+SKEW_KEYS, OLDER_KEYS = 500, 100
+_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,13 @@ def observe(spec: ModelSpec, watched: Watched, found: Collected, at: pd.Timestam
 @step
 def raise_alarm(spec: ModelSpec, seen: Surroundings) -> list[str]:
     """The alerts about the surroundings that went out; for a run without a window whose decision would say them."""
-    found = {f"usage.{spike.what}": spike.sentence for spike in seen.usage.spikes}
+    found = {f"usage.{spike.what}@{spike.hour:%Y-%m-%dT%H}": spike.sentence for spike in seen.usage.begun}
     if seen.dependencies.verdict == "fail":
         errors = [f"{error.column}.{error.rule}" for error in seen.dependencies.findings if error.severity == "error"]
-        found["dependencies." + "+".join(sorted(errors))] = f"dependencies: {seen.dependencies.reason}"
+        what = f"dependencies.{'+'.join(sorted(errors))}@{pd.Timestamp.now('UTC'):%Y-%m-%dT%H}"
+        found[what] = f"dependencies: {seen.dependencies.reason}"
     for what, reason in found.items():
-        emit_alert(spec.name, reason, once=f"{what}@{pd.Timestamp.now('UTC'):%Y-%m-%dT%H}")
+        emit_alert(spec.name, reason, once=what)
     return list(found.values())
 
 
@@ -88,10 +89,15 @@ def _keys(spec: ModelSpec) -> Sequence[str]:
 
 
 def _skew(spec: ModelSpec, watched: Watched, captured: pd.DataFrame) -> Sequence[ColumnSkew] | None:
-    """The skew of the newest captured rows of this version that carry a key; None if it cannot be looked for."""
-    mine = captured[(captured["model_version"] == watched.version.number) & captured["key"].notna()].tail(SKEW_KEYS)
+    """The skew of the newest captured rows of this version that carry a key, and of some before them; None if there are none.
+
+    A source that is loaded once a day knows nothing of the newest rows yet.
+    """
+    mine = captured[(captured["model_version"] == watched.version.number) & captured["key"].notna()]
     if spec.key is None or mine.empty:
         return None
+    older = max(len(mine) - SKEW_KEYS, 0)
+    mine = pd.concat([mine.iloc[: older : older // OLDER_KEYS + 1], mine.iloc[older:]])
     served = features_of(watched, mine).assign(**{spec.key: mine["key"]})
     wanted: list[Any] = mine["key"].drop_duplicates().tolist()
     try:
@@ -102,14 +108,15 @@ def _skew(spec: ModelSpec, watched: Watched, captured: pd.DataFrame) -> Sequence
 
 
 def _usage(spec: ModelSpec, captured: pd.DataFrame, now: pd.Timestamp, metrics: str | None) -> UsageReport:
-    """How the last complete hours compare with the same hours of earlier days; as many as lie between two monitor runs."""
+    """How the complete hours since the last look compare with the same hours of earlier days; those of a day at most."""
     folder = settings().usage
     record_usage(folder, spec.name, captured)
     total = error_total(metrics, spec.name) if metrics else None
     if total is not None:
         record_errors(folder, spec.name, total, now.to_pydatetime())
     begun = now.floor("h").tz_localize("UTC").to_pydatetime()
-    first = begun - max(parse_duration(spec.monitor.every), _HOUR)
+    usual = begun - max(parse_duration(spec.monitor.every), _HOUR)
+    first = max(min(judged_until(folder, spec.name) or usual, usual), begun - _DAY)
     known = [usage for usage in read_usage(folder, spec.name) if usage.hour < begun]
     # a silent service leaves no rows: its hours count as hours without requests
     return judge_usage([usage for usage in known if usage.hour < first], every_hour(known, since=first, until=begun))

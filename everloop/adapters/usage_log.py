@@ -27,16 +27,27 @@ _HOUR = timedelta(hours=1)
 
 
 class _Log(Frozen):
-    """What the file holds: hours in order, and the counter of errors when it was last looked at."""
+    """What the file holds: hours in order, the counter of errors when it was last looked at, and the hour that all are judged before."""
 
     hours: tuple[HourUsage, ...] = ()
     error_total: int | None = None
     errors_at: datetime | None = None
+    judged_until: datetime | None = None
 
 
 def read_usage(folder: Path, model: str) -> list[HourUsage]:
     """The hours of which something is known, in order (UTC); a damaged file knows nothing, and is told."""
     return list(_read(folder / f"{model}.json").hours)
+
+
+def judged_until(folder: Path, model: str) -> datetime | None:
+    """The hour before which every hour was judged, and what was found told; None if none was."""
+    return _read(folder / f"{model}.json").judged_until
+
+
+def mark_judged(folder: Path, model: str, until: datetime) -> None:
+    """Afterwards the hours before that of `until` count as judged."""
+    _rewrite(folder / f"{model}.json", lambda log: log.model_copy(update={"judged_until": start_of_hour(until)}))
 
 
 def record_usage(folder: Path, model: str, rows: pd.DataFrame) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 from everloop.domain.evidence import Evidence
@@ -97,6 +98,12 @@ class Past:
 
     earlier: Sequence[RetrainingDecision] = ()
     fired: Sequence[RetrainingDecision] = ()
+
+
+def spell_of(version: str, decisions: Sequence[RetrainingDecision]) -> list[RetrainingDecision]:
+    """The newest of `decisions`, oldest first, that are about `version` without another one between: since it went live."""
+    newest = takewhile(lambda decision: decision.version == version, reversed(decisions))
+    return list(newest)[::-1]
 
 
 def decision_id(model: str, window: Window) -> str:

@@ -29,13 +29,17 @@ class Growth(Frozen):
 
 
 class SliceEvidence(Frozen):
-    """Drift and performance of the rows of a window that share one value of one column."""
+    """Drift and performance of the rows of a window that share one value of one column.
+
+    `drift_persistence` is in how many windows its drift must stand at least, as calibrated on its training data.
+    """
 
     column: str
     value: str
     rows: int
     drift: DriftReport
     performance: PerformanceReport
+    drift_persistence: int = 1
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from everloop.domain.decision import RetrainingDecision
 from everloop.domain.monitor_spec import MonitorSpec
 
-TROUBLE = frozenset({"degradation", "slow_decay", "not_restored"})
+DEGRADED = frozenset({"degradation", "slow_decay"})
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,22 @@ class Unrestored:
 def find_unrestored(
     validated: float, earlier: Sequence[RetrainingDecision], *, policy: MonitorSpec
 ) -> Unrestored | None:
-    """What retrainings have not restored, None if nothing; `validated` is the loss that the champion was validated with."""
-    allowed = 1 + policy.max_loss_increase
-    before, retrainings = None, 0
+    """What retrainings have not restored, None if nothing; `validated` is the loss that the champion was validated with.
+
+    A trouble ends when the loss is restored. It is given up after `max_rejections` retrainings: the loss that was had then is what
+    can be had, and a degradation from there begins a new one.
+    """
+    allowed, trouble = 1 + policy.max_loss_increase, None
     for decision in earlier:
         baseline = decision.performance.baseline_mean
         if not decision.released or baseline is None:
             continue
-        if before is not None and baseline <= before * allowed:
-            before, retrainings = None, 0
-        if TROUBLE & set(decision.reason_codes):
-            before, retrainings = (baseline, 1) if before is None else (before, retrainings + 1)
-    return None if before is None or validated <= before * allowed else Unrestored(before, retrainings)
+        if trouble is not None and baseline <= trouble.before * allowed:
+            trouble = None
+        degraded = not DEGRADED.isdisjoint(decision.reason_codes)
+        given_up = trouble is not None and trouble.retrainings >= policy.max_rejections
+        if trouble is None or (degraded and given_up):
+            trouble = Unrestored(baseline, 1) if degraded else None
+        elif degraded or "not_restored" in decision.reason_codes:
+            trouble = Unrestored(trouble.before, trouble.retrainings + 1)
+    return None if trouble is None or validated <= trouble.before * allowed else trouble

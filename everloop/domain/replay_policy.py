@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from everloop.domain.decay import slow_decay
-from everloop.domain.decision import Past, RetrainingDecision
+from everloop.domain.decision import Past, RetrainingDecision, spell_of
 from everloop.domain.drift import DriftReport
 from everloop.domain.evidence import Evidence, Growth, disjoint
 from everloop.domain.monitor_spec import MonitorSpec
@@ -150,7 +150,7 @@ def _look(loop: _Loop, pending: Stretch, known: int, before: list[RetrainingDeci
     """What is seen of the champion's rows in a window when the first `known` rows have their labels."""
     live, policy = loop.live, loop.policy
     begin, merged = _merge(pending, loop.timeline, live.since, policy.min_rows)
-    others = disjoint([decision for decision in before if decision.version == live.version], merged)
+    others = disjoint(spell_of(live.version, before), merged)
     performance = score_window(
         live.model.fitted.losses_of(begin, max(begin, min(pending.last, known))),
         live.model.baseline,

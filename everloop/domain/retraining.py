@@ -6,7 +6,7 @@ State is nothing but the stored decisions, so a restart or a second monitor chan
 from __future__ import annotations
 
 from everloop.domain import signals
-from everloop.domain.decision import Action, Alert, Past, RetrainingDecision, decision_id
+from everloop.domain.decision import Action, Alert, Past, RetrainingDecision, decision_id, spell_of
 from everloop.domain.dependencies import DependencyReport
 from everloop.domain.evidence import Evidence
 from everloop.domain.holding import held_back
@@ -30,13 +30,13 @@ def decide(
 
     `dependencies` are those of today; broken, they hold back what an older window asks for as well.
 
-    A signal counts when it stands in this window and in `persistence` of the last windows of the same version. What
+    A signal counts when it stands in this window and in `persistence` of the last windows since the version went live. What
     it asks for is held back while data or dependencies are broken, a retraining is in flight, the cooldown runs, the
     day's budget is spent, or too many challengers in a row were rejected.
     """
     # windows that were merged into this one share its rows: they are no second witness
     before = past.earlier[: len(past.earlier) - evidence.merged_windows]
-    of_version = [decision for decision in before if decision.version == version]
+    of_version = spell_of(version, before)
     recent = of_version[-(policy.recent - 1) :] if policy.recent > 1 else []
     found = [
         *signals.broken(evidence),

@@ -8,7 +8,7 @@ from itertools import takewhile
 
 from everloop.domain.decision import Action, Past
 from everloop.domain.drift import DriftReport
-from everloop.domain.evidence import Evidence
+from everloop.domain.evidence import Evidence, SliceEvidence
 from everloop.domain.monitor_spec import MonitorSpec, Reaction
 from everloop.domain.recovery import find_unrestored
 
@@ -41,8 +41,8 @@ def drift(evidence: Evidence, recent: Sequence[Evidence], policy: MonitorSpec) -
     found = _signals(evidence.drift)
     if not found:
         return
-    needed = min(max(policy.needed, evidence.drift_persistence), policy.recent)
     hits = max(1 + sum(signal in _signals(before.drift) for before in recent) for signal in found)
+    needed = _needed_for_drift(evidence, policy)
     yield _standing("drift", hits, needed, policy.on_drift, evidence.drift.reason, policy)
 
 
@@ -114,14 +114,15 @@ def slices(evidence: Evidence, recent: Sequence[Evidence], policy: MonitorSpec) 
             hits = max(1 + sum(signal in _signals(same.drift) for same in before) for signal in signals)
             text = f"{found.name}: {found.drift.reason}"
             yield replace(
-                _standing("slice_drift", hits, policy.needed, "alert", text, policy), about=f"slice_drift.{found.name}"
+                _standing("slice_drift", hits, _needed_for_drift(found, policy), "alert", text, policy),
+                about=f"slice_drift.{found.name}",
             )
 
 
 def usage(evidence: Evidence) -> Iterator[Signal]:
-    """An hour was unlike the same hours of earlier days."""
+    """An hour was unlike the same hours of earlier days, and the one before it was not."""
     if evidence.usage is not None and evidence.usage.verdict == "irregular":
-        for spike in evidence.usage.spikes:
+        for spike in evidence.usage.begun:
             yield Signal("usage", "alert", spike.sentence, f"usage.{spike.what}.{spike.hour:%Y-%m-%dT%H}")
 
 
@@ -133,6 +134,10 @@ def notes(evidence: Evidence) -> Iterator[Signal]:
     if evidence.merged_windows:
         text = f"the window had too few rows: the {evidence.merged_windows} before it were added"
         yield Signal("merged", "none", text)
+
+
+def _needed_for_drift(evidence: Evidence | SliceEvidence, policy: MonitorSpec) -> int:
+    return min(max(policy.needed, evidence.drift_persistence), policy.recent)
 
 
 def _standing(code: str, hits: int, needed: int, asks: Reaction, detail: str, policy: MonitorSpec) -> Signal:

@@ -38,7 +38,10 @@ class HourUsage(Frozen):
 
 
 class Spike(Frozen):
-    """One number of one hour that is far from what is usual at this hour; `score` is negative for a drop."""
+    """One number of one hour that is far from what is usual at this hour; `score` is negative for a drop.
+
+    One that `goes_on` was as irregular, in the same direction, in the hour before: nothing new to tell.
+    """
 
     hour: datetime
     what: What
@@ -46,6 +49,7 @@ class Spike(Frozen):
     typical: float
     score: float
     sentence: str
+    goes_on: bool = False
 
 
 class UsageReport(Frozen):
@@ -60,6 +64,11 @@ class UsageReport(Frozen):
     errors: int
     p95_latency_ms: float | None = None
 
+    @property
+    def begun(self) -> tuple[Spike, ...]:
+        """The spikes of an hour after one without, which are for a person to look at."""
+        return tuple(spike for spike in self.spikes if not spike.goes_on)
+
 
 def judge_usage(history: Sequence[HourUsage], current: Sequence[HourUsage]) -> UsageReport:
     """Whether the hours of `current` are like the same hours of at least four earlier days in `history`.
@@ -72,11 +81,15 @@ def judge_usage(history: Sequence[HourUsage], current: Sequence[HourUsage]) -> U
     judged = 0
     for usage in asked.values():
         for what in _UNITS:
-            earlier = _same_hours(known, usage.hour, what)
-            value = _value(usage, what)
-            if earlier is not None and value is not None:
-                judged += 1
-                spikes += _spike(usage.hour, what, value, *earlier)
+            found = _judge(known, usage, what)
+            if found is None:
+                continue
+            judged += 1
+            before = asked.get(usage.hour - _HOUR) or known.get(usage.hour - _HOUR)
+            for spike in found:
+                same = _judge(known, before, what) if before else None
+                goes_on = any((one.score > 0) == (spike.score > 0) for one in same or ())
+                spikes.append(spike.model_copy(update={"goes_on": goes_on}))
     slowest = [usage.p95_latency_ms for usage in asked.values() if usage.p95_latency_ms is not None]
     return UsageReport(
         verdict="irregular" if spikes else "ok" if judged else "undetermined",
@@ -132,6 +145,12 @@ def _same_hours(known: Mapping[datetime, HourUsage], hour: datetime, what: What)
     if len(chosen) < MIN_DAYS:
         return None
     return np.concatenate([np.array(values) for values in chosen.values()]), len(chosen)
+
+
+def _judge(known: Mapping[datetime, HourUsage], usage: HourUsage, what: What) -> list[Spike] | None:
+    """The spike of an hour, if it has one, in a list; None if it cannot be judged."""
+    earlier, value = _same_hours(known, usage.hour, what), _value(usage, what)
+    return None if earlier is None or value is None else list(_spike(usage.hour, what, value, *earlier))
 
 
 def _spike(hour: datetime, what: What, value: float, earlier: np.ndarray, days: int) -> Iterator[Spike]:

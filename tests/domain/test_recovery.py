@@ -22,6 +22,11 @@ def retrained(day: int, validated: float, code: str = "degradation", **became: A
     return take(day, "D", seen={"growth": growth}).model_copy(update={**changes, "performance": performance, **became})
 
 
+def attempts(number: int) -> list[RetrainingDecision]:
+    """Retrainings day after day after a degradation, none of which restored the loss of 10."""
+    return [retrained(10, 10.0), *(retrained(10 + at, 30.0, "not_restored") for at in range(1, number))]
+
+
 @pytest.mark.parametrize(
     ("validated", "expected"), [(11.0, None), (11.1, Unrestored(10, 1)), (9.0, None)], ids=["margin", "above", "better"]
 )
@@ -32,9 +37,25 @@ def test_a_champion_validated_above_the_loss_before_the_trouble_has_not_restored
 
 
 def test_retrainings_that_do_not_help_are_counted_from_the_loss_before_the_first_of_them() -> None:
-    trouble = [retrained(10, 10.0), retrained(12, 30.0, "not_restored"), retrained(15, 25.0, "slow_decay")]
+    trouble = [retrained(10, 10.0), retrained(12, 30.0, "not_restored"), retrained(15, 25.0, "not_restored")]
     assert find_unrestored(20.0, trouble, policy=POLICY) == Unrestored(10.0, 3)
     assert find_unrestored(10.5, trouble, policy=POLICY) is None
+
+
+@pytest.mark.parametrize("code", ["degradation", "slow_decay"])
+def test_the_loss_before_the_trouble_stays_the_aim_until_it_is_given_up(code: str) -> None:
+    trouble = [
+        retrained(10, 10.0),
+        *(retrained(12 + at, 30.0, "not_restored") for at in range(3)),
+        retrained(50, 30.0, code),
+    ]
+    assert len(trouble) == POLICY.max_rejections
+    assert find_unrestored(40.0, trouble, policy=POLICY) == Unrestored(10.0, 5)
+    trouble.append(retrained(150, 20.0, code))
+    assert find_unrestored(40.0, trouble, policy=POLICY) == Unrestored(20.0, 1), (
+        "it degraded anew after it was given up"
+    )
+    assert find_unrestored(22.0, trouble, policy=POLICY) is None
 
 
 def test_a_restored_loss_ends_the_trouble_and_the_next_one_begins_anew() -> None:
@@ -61,7 +82,7 @@ def test_growth_and_what_was_not_released_are_no_trouble() -> None:
     ],
 )
 def test_each_attempt_waits_for_twice_as_many_new_labelled_rows(new: int, retrainings: int, code: str) -> None:
-    earlier = [retrained(10 + at, 10.0 if at == 0 else 30.0, "degradation") for at in range(retrainings)]
+    earlier = attempts(retrainings)
     last = earlier[-1].growth
     assert last is not None
     growth = last.model_copy(update={"labelled_rows": last.labelled_rows + new})
@@ -71,7 +92,7 @@ def test_each_attempt_waits_for_twice_as_many_new_labelled_rows(new: int, retrai
 
 
 def test_a_loss_that_retrainings_do_not_restore_is_told_once_after_each_further_one() -> None:
-    earlier = [retrained(10 + at, 10.0 if at == 0 else 30.0, "degradation") for at in range(3)]
+    earlier = attempts(3)
     assert earlier[-1].growth is not None
     seen = {"performance": _validated(30.0), "growth": earlier[-1].growth.model_copy(update={"labelled_rows": 90_000})}
     rules = {"version": "2", "seen": seen, "max_rejections": 3, "on_growth": 0}

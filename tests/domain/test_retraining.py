@@ -154,11 +154,13 @@ def test_an_ignored_signal_that_stands_is_not_called_fleeting(signal: str) -> No
 
 def test_windows_of_another_version_do_not_count() -> None:
     assert take(2, "D", earlier=seen("DD"), version="2").action == "none"
-    assert take(3, "D", earlier=seen("DDD", versions="121"), version="2").action == "retrain"
+    assert take(3, "D", earlier=seen("DDD", versions="112"), version="2").action == "retrain"
 
 
-def test_windows_of_another_version_do_not_push_out_those_of_this_one() -> None:
-    assert take(4, "D", earlier=seen("D...", versions="2111"), version="2").action == "retrain"
+def test_a_version_that_is_live_again_begins_anew() -> None:
+    """Before, one degraded window after a rollback stood together with one of months ago."""
+    assert take(4, "D", earlier=seen("D...", versions="2111"), version="2").action == "none"
+    assert take(5, "D", earlier=seen("D...D", versions="21112"), version="2").action == "retrain"
 
 
 def test_a_restart_decides_the_same_from_what_was_stored() -> None:

@@ -32,7 +32,7 @@ def test_a_retraining_held_back_by_the_cooldown_says_so_beside_its_signal() -> N
 
 @pytest.mark.parametrize("outcome", ["promoted", "refused", "failed"])
 def test_the_cooldown_runs_whatever_the_retraining_led_to_and_across_versions(outcome: str) -> None:
-    earlier = [*seen("D", versions="2"), fired(10, outcome, version="1")]
+    earlier = [fired(10, outcome, version="1"), take(11, "D", version="2")]
     assert take(12, "D", earlier=earlier, version="2").reason_codes == ("degradation", "cooldown")
     assert take(13, "D", earlier=earlier, version="2").action == "retrain"
 

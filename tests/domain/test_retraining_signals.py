@@ -107,6 +107,19 @@ def test_a_slice_that_stays_drifted_alerts_unless_drift_is_ignored() -> None:
     assert take(1, ".", seen=drifted, earlier=[first], on_drift="ignore").reason_codes == ("nothing_found",)
 
 
+def test_drift_of_a_slice_stands_when_it_does_in_as_many_windows_as_its_own_training_data_ask_for() -> None:
+    def seen_drifted(needed: int) -> dict[str, Any]:
+        (found,) = _slices("Porto", drifted=("Porto",))["slices"]
+        calm = a_performance_report(".")
+        return {"slices": (found.model_copy(update={"drift_persistence": needed, "performance": calm}),)}
+
+    first = take(0, ".", seen=seen_drifted(3))
+    second = take(1, ".", seen=seen_drifted(3), earlier=[first])
+    assert second.reason_codes == ("slice_drift_not_persistent",)
+    assert take(2, ".", seen=seen_drifted(3), earlier=[first, second]).reason_codes == ("slice_drift",)
+    assert take(1, ".", seen=seen_drifted(1), earlier=[first]).reason_codes == ("slice_drift",)
+
+
 def test_irregular_usage_alerts() -> None:
     spike = Spike.model_construct(
         hour=datetime(2024, 1, 1, 3), what="requests", sentence="requests at 03:00 are 4,000, typical are 120"
