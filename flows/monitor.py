@@ -11,14 +11,14 @@ from everloop.adapters.locks import one_at_a_time
 from everloop.adapters.orchestrator import emit_watched
 from everloop.adapters.registry import Version
 from everloop.adapters.sources import read_times
-from everloop.domain.decision import RetrainingDecision
+from everloop.domain.decision import RetrainingDecision, decision_id
 from everloop.domain.spec import ModelSpec
 from everloop.settings import settings
 from tasks.collect import collect, look_back
 from tasks.compact import compact
 from tasks.decide import decide, publish
 from tasks.examine import examine, fill, is_pending
-from tasks.observe import observe, raise_alarm
+from tasks.observe import observe, raise_alarm, settle_usage
 from tasks.sweep import sweep
 from tasks.tidy import tidy
 from tasks.watch import watch
@@ -53,17 +53,25 @@ def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[R
     found = collect(spec, watched, known, at)
     surroundings = observe(spec, watched, found, at)
     decided = {decision.id: decision for decision in known}
-    pending = [(window, rows) for window, rows in found.windows if is_pending(window, rows, champion, decided, spec)]
+    pending = {window.id for window, rows in found.windows if is_pending(window, rows, champion, decided, spec)}
     newest = found.windows[-1][0].id if found.windows else ""
-    if newest not in [window.id for window, _ in pending]:
+    if newest not in pending:
         raise_alarm(spec, surroundings)
-    made = []
-    for window, rows in pending:
+    made, unsettled = list[RetrainingDecision](), 0
+    for window, rows in found.windows:
+        before = decided.get(decision_id(spec.name, window))
+        may_follow = unsettled > 0 and before is not None and before.version == champion.number and not before.is_fired
+        unsettled -= 1
+        if window.id not in pending and not may_follow:
+            continue
         past = decisions().past(spec.name, window)
         filled, around = fill(window, rows, found, spec, champion), surroundings if window.id == newest else None
         seen = examine(spec, watched, window, filled, around, surroundings.source, past)
         decision = decide(spec, watched, window, seen.evidence, past, surroundings.dependencies)
         publish(spec, watched, decision, seen.profile, past.earlier)
         made.append(decision)
+        if before is not None and decision.verdicts != before.verdicts:
+            unsettled = spec.monitor.recent - 1  # windows that were decided go by another one now
+    settle_usage(spec, surroundings)
     tidy(spec)
     return made

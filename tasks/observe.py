@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -13,7 +13,7 @@ import pandas as pd
 from everloop.adapters.orchestrator import emit_alert
 from everloop.adapters.service import describe_service, read_metrics
 from everloop.adapters.source_probe import probe_source, read_keys
-from everloop.adapters.usage_log import error_total, judged_until, read_usage, record_errors, record_usage
+from everloop.adapters.usage_log import error_total, judged_until, mark_judged, read_usage, record_errors, record_usage
 from everloop.domain.dependencies import ColumnSkew, DependencyReport, SourceState, find_skew, judge_dependencies
 from everloop.domain.errors import DataError, EverloopError
 from everloop.domain.spec import ModelSpec
@@ -33,12 +33,16 @@ _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What was seen around the model at the moment `at` (naive UTC): event time for its data, the clock for its use."""
+    """What was seen around the model at the moment `at` (naive UTC): event time for its data, the clock for its use.
+
+    `usage` is about hours before that of `usage_until` (UTC).
+    """
 
     at: pd.Timestamp
     source: SourceState
     dependencies: DependencyReport
     usage: UsageReport
+    usage_until: datetime
 
 
 @step(retries=1, retry_delay_seconds=2)
@@ -61,9 +65,11 @@ def observe(spec: ModelSpec, watched: Watched, found: Collected, at: pd.Timestam
     )
     # the hour in which reading began may be there in part
     whole = captured[captured["served_at"] >= pd.Timestamp(found.since).ceil("h")] if found.since else captured
-    usage = _usage(spec, whole, now, read_metrics(here.service_url(spec), keys) if service else None)
+    metrics = read_metrics(here.service_url(spec), keys) if service else None
+    hour = now.floor("h").tz_localize("UTC").to_pydatetime()
+    usage = _usage(spec, whole, now, hour, metrics)
     log.info("dependencies: %s; usage: %s", dependencies.reason, usage.reason)
-    return Surroundings(moment, source, dependencies, usage)
+    return Surroundings(moment, source, dependencies, usage, hour)
 
 
 @step
@@ -77,6 +83,11 @@ def raise_alarm(spec: ModelSpec, seen: Surroundings) -> list[str]:
     for what, reason in found.items():
         emit_alert(spec.name, reason, once=what)
     return list(found.values())
+
+
+def settle_usage(spec: ModelSpec, seen: Surroundings) -> None:
+    """Afterwards the hours that were judged need not be judged again: what was found in them is told."""
+    mark_judged(settings().usage, spec.name, seen.usage_until)
 
 
 def _keys(spec: ModelSpec) -> Sequence[str]:
@@ -107,16 +118,17 @@ def _skew(spec: ModelSpec, watched: Watched, captured: pd.DataFrame) -> Sequence
         return None
 
 
-def _usage(spec: ModelSpec, captured: pd.DataFrame, now: pd.Timestamp, metrics: str | None) -> UsageReport:
-    """How the complete hours since the last look compare with the same hours of earlier days; those of a day at most."""
+def _usage(
+    spec: ModelSpec, captured: pd.DataFrame, now: pd.Timestamp, until: datetime, metrics: str | None
+) -> UsageReport:
+    """How the hours since the last look compare with the same hours of earlier days; after an outage those of a day at most."""
     folder = settings().usage
     record_usage(folder, spec.name, captured)
     total = error_total(metrics, spec.name) if metrics else None
     if total is not None:
         record_errors(folder, spec.name, total, now.to_pydatetime())
-    begun = now.floor("h").tz_localize("UTC").to_pydatetime()
-    usual = begun - max(parse_duration(spec.monitor.every), _HOUR)
-    first = max(min(judged_until(folder, spec.name) or usual, usual), begun - _DAY)
-    known = [usage for usage in read_usage(folder, spec.name) if usage.hour < begun]
+    every = max(parse_duration(spec.monitor.every), _HOUR)
+    first = max(judged_until(folder, spec.name) or until - every, until - max(every, _DAY))
+    known = [usage for usage in read_usage(folder, spec.name) if usage.hour < until]
     # a silent service leaves no rows: its hours count as hours without requests
-    return judge_usage([usage for usage in known if usage.hour < first], every_hour(known, since=first, until=begun))
+    return judge_usage([usage for usage in known if usage.hour < first], every_hour(known, since=first, until=until))

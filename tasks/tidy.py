@@ -24,7 +24,7 @@ def tidy(spec: ModelSpec) -> None:
     here, now = settings(), datetime.now(UTC)
     oldest = now - timedelta(days=here.keep_profile_days)
     store = ProfileStore(here.profiles / spec.name)
-    rolled = store.roll_up(now - _hourly_for(spec))
+    rolled = store.roll_up(now - hourly_for(spec))
     gone = store.expire(oldest)
     for page in (here.reports / spec.name).glob("*.html"):
         if page.stat().st_mtime < oldest.timestamp():
@@ -34,7 +34,7 @@ def tidy(spec: ModelSpec) -> None:
         log.info("%d hourly profiles rolled up, %d expired files deleted", rolled, len(gone))
 
 
-def _hourly_for(spec: ModelSpec) -> timedelta:
+def hourly_for(spec: ModelSpec) -> timedelta:
     """How long profiles stay hourly: windows shorter than a day that labels may still change are put together from them."""
     window = spec.monitor.window
     is_short = isinstance(window, SpanWindow) and parse_duration(window.span) < _DAY

@@ -61,6 +61,11 @@ class RetrainingDecision(Evidence):
         """True if its challenger did not pass the gates, and nobody has looked at it yet."""
         return self.is_fired and self.rejected and self.acknowledged_by is None
 
+    @property
+    def verdicts(self) -> tuple[str, str]:
+        """What it says of loss and drift: later windows count it as a witness."""
+        return self.performance.verdict, self.drift.verdict
+
     def following(self, before: RetrainingDecision | None) -> RetrainingDecision:
         """This decision with the alerts of the one `before` it about the same window; what is new has the next number."""
         if before is None:

@@ -212,7 +212,7 @@ def _is_weekend(moment: datetime) -> bool:
 
 def _reason(spikes: Sequence[Spike], hours: int, judged: int) -> str:
     if not hours:
-        return "no hour to judge"
+        return "no whole hour since the last look"
     if not judged:
         return f"{hours} hours, and not one of them is known on {MIN_DAYS} earlier days; judged once there are"
     if not spikes:

@@ -12,7 +12,15 @@ import pandas as pd
 import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
-from everloop.adapters.usage_log import KEPT, error_total, read_usage, record_errors, record_usage
+from everloop.adapters.usage_log import (
+    KEPT,
+    error_total,
+    judged_until,
+    mark_judged,
+    read_usage,
+    record_errors,
+    record_usage,
+)
 from everloop.domain.usage import HourUsage
 
 NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
@@ -26,6 +34,15 @@ def captured(*requests: tuple[str, str, int, float]) -> pd.DataFrame:
         for row in range(count)
     ]
     return pd.DataFrame(rows)
+
+
+def test_what_was_judged_is_remembered_and_nothing_else_is_lost(tmp_path: Path) -> None:
+    assert judged_until(tmp_path, "bikes") is None
+    record_usage(tmp_path, "bikes", MORNING)
+    before = read_usage(tmp_path, "bikes")
+    mark_judged(tmp_path, "bikes", NOON + timedelta(minutes=40))
+    assert judged_until(tmp_path, "bikes") == NOON
+    assert read_usage(tmp_path, "bikes") == before
 
 
 MORNING = captured(

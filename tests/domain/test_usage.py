@@ -120,6 +120,18 @@ def test_a_service_that_went_silent_is_seen_when_its_hours_are_asked_for() -> No
     assert every_hour(known, since=START, until=silence) == known
 
 
+def test_a_spike_that_goes_on_is_there_and_told_once() -> None:
+    hours = traffic(8, 200)
+    more = [usage.model_copy(update={"requests": 5000}) for usage in hours[-3:]]
+    report = judge_usage(hours[:-3], more)
+    assert [spike.goes_on for spike in report.spikes] == [False, True, True]
+    assert report.begun == report.spikes[:1]
+    later = judge_usage([*hours[:-3], *more[:2]], more[2:])
+    assert (later.verdict, later.begun) == ("irregular", ()), "its beginning was told by an earlier look"
+    ended = judge_usage([*hours[:-3], more[0]], [hours[-2].model_copy(update={"requests": 0})])
+    assert len(ended.begun) == 1, "a drop after a surge is news"
+
+
 def test_a_weekend_is_compared_with_weekends_once_four_of_its_days_are_known() -> None:
     quiet = traffic(
         21, 300, weekend=0.2

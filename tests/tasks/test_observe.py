@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pandas as pd
@@ -18,7 +19,9 @@ def surroundings(rule: str, message: str) -> Surroundings:
     finding = Finding(column="source", rule=rule, severity="error", message=message)
     report = DependencyReport(verdict="fail", reason=message, findings=(finding,))
     usage = UsageReport.model_construct(verdict="ok", spikes=())
-    return Surroundings(pd.Timestamp("2024-03-01"), SourceState(reachable=True, reason="as it is"), report, usage)
+    return Surroundings(
+        pd.Timestamp("2024-03-01"), SourceState(reachable=True, reason="as it is"), report, usage, datetime(2024, 3, 1)
+    )
 
 
 def test_the_same_thing_is_one_event_although_its_age_grows(monkeypatch: pytest.MonkeyPatch) -> None:
