@@ -122,6 +122,7 @@ def examine(
         usage=surroundings.usage if surroundings else None,
         merged_windows=len(filled.before),
         labelled_rows=labelled,
+        age_seconds=age.quantile(0.5) if (age := profile.columns.get("time.age")) else None,
     )
     return Examined(evidence, profile)
 

@@ -21,7 +21,7 @@ _UNIFORM = {"string", "boolean", "integer", "floating", "mixed-integer-float", "
 _TIMES = (date, time, timedelta, np.datetime64, np.timedelta64, pd.Period, pd.Timedelta)
 _NESTED = (list, tuple, dict, set, frozenset, np.ndarray)
 _REMEDIES = {
-    "times": "list age, hour, weekday or month under monitor.time_parts, or store the part that matters as a number or text",
+    "times": "store the part that matters as a number or text; of the event time itself, monitor.time_parts watches parts",
     "complex numbers": "store the real and the imaginary part as two columns",
     "nested values": "store each part as a column of its own",
 }

@@ -166,6 +166,7 @@ def _charted(decision: RetrainingDecision) -> dict[str, float | None]:
         "auc": decision.ranking.auc if decision.ranking else None,
         "label_coverage": performance.coverage,
         "label_lag_seconds": performance.lag_seconds,
+        "age_seconds": decision.age_seconds,
         "labelled_growth": decision.growth.share if decision.growth else None,
         "drift_score": drift.score,
         "drifted_columns": float(len(drift.drifted)),

@@ -52,7 +52,7 @@ class Evidence(Frozen):
 
     `drift_persistence` is in how many windows drift must stand at least, as calibrated on the training data;
     `merged_windows` counts the windows before this one whose rows were added because it had too few; `labelled_rows` are those
-    of this window alone.
+    of this window alone; `age_seconds` is the median time from a row's event to its prediction, where the spec asks for `age`.
     """
 
     drift: DriftReport
@@ -68,6 +68,7 @@ class Evidence(Frozen):
     usage: UsageReport | None = None
     merged_windows: int = 0
     labelled_rows: int = 0
+    age_seconds: float | None = None
 
 
 def disjoint(earlier: Sequence[Evidence], merged: int) -> list[PerformanceReport]:

@@ -70,7 +70,9 @@ class MonitorSpec(Table):
     )
     slices: tuple[Column, ...] = Field((), description="Categorical features whose values are watched separately.")
     time_parts: tuple[TimePart, ...] = Field(
-        (), description="Parts of the event time that are profiled beside the features; needs `time`."
+        (),
+        description="Parts of the event time that are profiled beside the features; needs `time`. `age`, from the event to the "
+        "prediction, is shown and charted; the others are compared with the training data, whose rows have no age.",
     )
     max_age: Duration | None = Field(
         None, description="Age of the newest row of the source, or of the captured rows, above which it is stale."

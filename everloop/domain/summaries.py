@@ -48,6 +48,15 @@ class ColumnSummary:
         high = self.support[-1] if self.high is None else self.high
         return float(low), float(high)
 
+    def quantile(self, share: float) -> float | None:
+        """The value that `share` of the finite values do not exceed, as far as `support` is fine; None if there are none."""
+        if not self.has_numbers:
+            return None
+        assert self.cdf is not None
+        assert self.support is not None
+        values = np.union1d(self.support, self.ends)
+        return float(values[min(int(np.searchsorted(self.cdf(values), share)), len(values) - 1)])
+
     @property
     def only_value(self) -> float | str | None:
         """The one value that the whole column holds beside nulls, None if there are several."""

@@ -185,7 +185,7 @@ TIMES = {
 @pytest.mark.parametrize(("role", "expected"), [("numeric", "numbers"), ("categorical", "categories")])
 def test_times_are_refused_and_the_sentence_names_time_parts(name: str, role: Role, expected: str) -> None:
     with pytest.raises(
-        SchemaMismatch, match=rf"'x' holds times \(.*\), expected {expected}; .* under monitor.time_parts, or"
+        SchemaMismatch, match=rf"'x' holds times \(.*\), expected {expected}; .* monitor.time_parts watches"
     ):
         profiled(TIMES[name], role)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from everloop.adapters.profiles import profile_rows, summarize_profile
-from everloop.adapters.window_report.columns import plot_column, quantile
+from everloop.adapters.window_report.columns import plot_column
 from everloop.adapters.window_report.facts import decision_markdown
 from everloop.adapters.window_report.page import write_window_report
 from everloop.adapters.window_report.timeline import WindowPoint, plot_over_time
@@ -287,7 +287,7 @@ def test_a_column_without_values_has_no_picture(tmp_path: Path) -> None:
     empty = numbers([np.nan] * 10)
     assert plot_column("x", empty, normal()) is None
     assert plot_column("x", None, normal()) is None
-    assert quantile(categories("ab"), 0.5) is None
+    assert categories("ab").quantile(0.5) is None
     reference = ProfileSummary(rows=2000, columns={"x": normal()})
     page = report(
         tmp_path, reference=reference, window=ProfileSummary(rows=2000, columns={"x": numbers([np.nan] * 2000)})

@@ -33,10 +33,17 @@ def test_without_alarms_every_change_is_missed() -> None:
     assert (found.alarms, found.false_alarms, found.missed) == (0, 0, 2)
 
 
-@pytest.mark.parametrize(("change", "window"), [("2", 2), ("row:55", 1), ("2024-01-04T12:00", 3), ("2024-01-01", 0)])
+@pytest.mark.parametrize(("change", "window"), [("2", 2), ("row:55", 1), ("2024-01-04T12:00", 3), ("2024-01-02", 0)])
 def test_a_change_point_is_a_window_a_row_or_a_time(change: str, window: int) -> None:
     timeline = lay_out(a_history(100), "t", ReplayPlan(windows=4))
     assert window_of(change, timeline, has_time=True) == window
+
+
+def test_a_change_on_the_edge_of_two_windows_belongs_to_the_later_one() -> None:
+    timeline = lay_out(a_history(100), "t", ReplayPlan(window_span="1d"))
+    first, second = timeline.stretches[:2]
+    assert window_of(second.window.start, timeline, has_time=True) == second.index
+    assert first.window.end == second.window.start
 
 
 @pytest.mark.parametrize(
@@ -44,6 +51,8 @@ def test_a_change_point_is_a_window_a_row_or_a_time(change: str, window: int) ->
     [
         ("17", True, "change point '17' lies outside of the replay: 4 windows, rows 20 to 99"),
         ("row:5", True, "lies outside"),
+        ("2020-01-01", True, "lies outside"),
+        ("2030-01-01", True, "lies outside"),
         ("soon", True, "write the number of a window such as 12, row:9000, or an event time"),
         ("2024-01-04", False, "the spec has no time column"),
     ],

@@ -84,7 +84,7 @@ class House:
         begin, captured = START + timedelta(hours=6 * window), []
         for position, (asked, truth) in enumerate(zip(as_requests(rows, self.spec), rows["cnt"], strict=True)):
             served = begin + PACE * position
-            asked["when"] = served.isoformat()
+            asked["when"] = (served - timedelta(seconds=60 if position else 0)).isoformat()
             name = f"w{window:02}-{position:04}"
             answer = {"predictions": [truth + off], "prediction_ids": [f"{name}-000000"], "model_version": "1"}
             line = {"at": f"{served:%Y-%m-%dT%H:%M:%S.%f}", "request_id": name, "ms": 1.0}
@@ -195,6 +195,7 @@ def test_a_calm_window_is_looked_at_from_every_side(build: Callable[[str], House
     assert newest.dependencies.verdict == "ok"
     assert newest.usage is not None
     assert newest.usage.hours >= 1
+    assert newest.age_seconds == 60
     assert made[0].dependencies is made[0].usage is None, "they are of this moment, not of a window's past"
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     assert judged_until(settings().usage, MODEL) == hour

@@ -44,12 +44,6 @@ def plot_column(name: str, reference: ColumnSummary | None, window: ColumnSummar
     return _densities(name, reference, window)
 
 
-def quantile(summary: ColumnSummary, share: float) -> float | None:
-    """The value that `share` of the column's finite values do not exceed, None if there is no distribution."""
-    points = _points(summary)
-    return None if points is None else _quantile(points, share)
-
-
 def _points(summary: ColumnSummary) -> Points | None:
     if summary.cdf is None or summary.support is None or not len(summary.support):
         return None

@@ -99,6 +99,9 @@ def facts_of(decision: RetrainingDecision, metric: str) -> list[Fact]:
     if growth is not None:
         text = f"{growth.labelled_rows:,} labelled rows, {growth.at_last_training:,} at the last training"
         found.append(Fact("growth", f"{growth.share:+.0%}", "plain", text))
+    if decision.age_seconds is not None:
+        text = "from a row's event to its prediction (median)"
+        found.append(Fact("age", span(decision.age_seconds), "plain", text))
     if decision.alerts:
         text = "; ".join(alert.sentence for alert in decision.alerts)
         found.append(Fact("alerts so far", f"{len(decision.alerts)} sent", "bad", text))

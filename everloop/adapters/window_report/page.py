@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from markupsafe import Markup
 
-from everloop.adapters.window_report.columns import plot_column, quantile
+from everloop.adapters.window_report.columns import plot_column
 from everloop.adapters.window_report.facts import facts_of
 from everloop.adapters.window_report.timeline import WindowPoint, plot_over_time
 from everloop.adapters.window_report.words import (
@@ -165,7 +165,7 @@ def _newcomers(reference: ColumnSummary | None, window: ColumnSummary | None) ->
 
 def _medians(reference: ColumnSummary | None, window: ColumnSummary | None) -> Iterator[str]:
     if reference is not None and window is not None:
-        before, now = quantile(reference, 0.5), quantile(window, 0.5)
+        before, now = reference.quantile(0.5), window.quantile(0.5)
         if before is not None and now is not None:
             yield f"median {number(before)} in the training data, {number(now)} here"
 
