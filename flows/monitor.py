@@ -18,6 +18,7 @@ from tasks.collect import collect, look_back
 from tasks.compact import compact
 from tasks.decide import decide, publish
 from tasks.examine import examine, fill, is_pending
+from tasks.measure_growth import recount
 from tasks.observe import observe, raise_alarm, settle_usage
 from tasks.sweep import sweep
 from tasks.tidy import tidy
@@ -63,6 +64,8 @@ def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[R
         may_follow = unsettled > 0 and before is not None and before.version == champion.number and not before.is_fired
         unsettled -= 1
         if window.id not in pending and not may_follow:
+            if before is not None:
+                recount(before, rows)
             continue
         past = decisions().past(spec.name, window)
         filled, around = fill(window, rows, found, spec, champion), surroundings if window.id == newest else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from everloop.domain.decision import RetrainingDecision, decision_id
 from everloop.domain.dependencies import SourceState
 from everloop.domain.evidence import Growth
@@ -36,6 +38,13 @@ def measure_growth(
         at_last_training=max([facts.labelled_rows, *tried]),
         fitted_rows=watched.manifest.rows,
     )
+
+
+def recount(decision: RetrainingDecision, rows: pd.DataFrame) -> None:
+    """Afterwards labels that came for the `rows` of a window that is not judged again, it fired or is of an earlier version, count."""
+    labelled = int(rows["label"].notna().sum())
+    if labelled > decision.labelled_rows:
+        decisions().count_labelled(decision.id, labelled)
 
 
 def labelled_before(spec: ModelSpec, watched: Watched, window: Window) -> int:

@@ -138,6 +138,11 @@ class DecisionStore:
         with self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
+    def count_labelled(self, decision: str, labelled: int) -> None:
+        """Afterwards the window of `decision` counts for so many labelled rows, although it is not judged again."""
+        with self._engine.begin() as connection:
+            connection.execute(sa.update(_table).where(_table.c.id == decision).values(labelled_rows=labelled))
+
     def _decisions(
         self, *chosen: sa.Select[Any], order: Sequence[Any] = (_table.c.window_end, _table.c.window_id)
     ) -> Sequence[RetrainingDecision]:

@@ -3,7 +3,7 @@
     <home>/replay/<model>/<digest>/search-<key>.json                      the configuration that a search chose
     <home>/replay/<model>/<digest>/<configuration>/<first>-<last>-<since>-<upto>.npz    losses and answers of one fit
 
-The digest is over the rows, everything of the spec that a fit depends on, and the versions of the tools that fit. A file is
+The digest is over the rows, everything of the spec that a fit depends on, the tools that fit, and our own code between. A file is
 written beside its place and renamed into it: it is complete or it is not there, whatever is killed when. One that cannot be
 read is made again.
 """
@@ -11,6 +11,7 @@ read is made again.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import time
@@ -28,11 +29,13 @@ import pandas as pd
 from pydantic import ValidationError
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from everloop.domain import frames, metrics, pipelines, replay_fits, schema
 from everloop.domain.configuration import Configuration
 from everloop.domain.replay_fits import FitRequest, Fitted, Subject, fit_request
 from everloop.domain.spec import ModelSpec
 
 _FIT_WITH = ("scikit-learn", "numpy", "scipy")
+_CODE = (schema, frames, pipelines, metrics, replay_fits)
 _SMALL = 6000  # a second process takes seconds to start; on fewer rows it is not worth it
 _subject: Subject | None = None
 
@@ -47,6 +50,7 @@ def history_folder(home: Path, spec: ModelSpec, rows: pd.DataFrame) -> Path:
         "seed": spec.search.seed,
         "columns": [[str(name), str(dtype)] for name, dtype in rows.dtypes.items()],
         "tools": {name: installed(name) for name in _FIT_WITH},
+        "code": [hashlib.sha256(inspect.getsource(module).encode()).hexdigest() for module in _CODE],
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     digest.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())

@@ -85,6 +85,13 @@ def test_other_rows_features_or_metrics_have_another_folder(tmp_path: Path) -> N
     assert len({history_folder(tmp_path, spec, rows), *other}) == 4
 
 
+def test_fits_of_another_code_are_not_mixed_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, spec = a_changing_history(), a_replay_spec()
+    before = history_folder(tmp_path, spec, rows)
+    monkeypatch.setattr("inspect.getsource", lambda module: f"# another {module.__name__}")
+    assert history_folder(tmp_path, spec, rows) != before
+
+
 def test_another_policy_has_the_same_folder(tmp_path: Path) -> None:
     rows = a_changing_history()
     one, other = (history_folder(tmp_path, a_replay_spec(monitor={"on_growth": share}), rows) for share in (0.1, 0.5))

@@ -215,6 +215,19 @@ def test_broken_rows_alert_and_hold_a_retraining_back(build: Callable[[str], Hou
     assert "all 200 values are null or unreadable, 0.0% in the training data" in told
 
 
+def test_labels_of_a_window_that_is_not_judged_again_count_as_growth(build: Callable[[str], House]) -> None:
+    house = build("grown")
+    for window in (0, 1):
+        house.serve(window, off=80.0, labels=False)
+        house.label(window, share=0.85)
+    assert [decision.action for decision in house.judge()] == ["none", "retrain"]
+    house.label(1)
+    house.serve(2, labels=False)
+    *_, newest = house.judge()
+    assert newest.growth is not None
+    assert newest.growth.labelled_rows == HISTORY + round(0.85 * SERVED) + SERVED
+
+
 def test_a_client_that_sends_rows_again_is_told(build: Callable[[str], House]) -> None:
     house = build("again")
     house.serve(0, id=HISTORY + 1)
