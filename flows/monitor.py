@@ -56,16 +56,16 @@ def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[R
     decided = {decision.id: decision for decision in known}
     pending = {window.id for window, rows in found.windows if is_pending(window, rows, champion, decided, spec)}
     newest = found.windows[-1][0].id if found.windows else ""
-    if newest not in pending:
-        raise_alarm(spec, surroundings)
-    made, unsettled = list[RetrainingDecision](), 0
+    made, current = list[RetrainingDecision](), list[RetrainingDecision]()
     for window, rows in found.windows:
         before = decided.get(decision_id(spec.name, window))
-        may_follow = unsettled > 0 and before is not None and before.version == champion.number and not before.is_fired
-        unsettled -= 1
-        if window.id not in pending and not may_follow:
+        is_due = window.id in pending
+        if before is not None and before.version == champion.number:
+            is_due = is_due or before.is_overtaken(current, recent=spec.monitor.recent)
+        if not is_due:
             if before is not None:
                 recount(before, rows)
+                current.append(before)
             continue
         past = decisions().past(spec.name, window)
         filled, around = fill(window, rows, found, spec, champion), surroundings if window.id == newest else None
@@ -73,8 +73,9 @@ def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[R
         decision = decide(spec, watched, window, seen.evidence, past, surroundings.dependencies)
         publish(spec, watched, decision, seen.profile, past.earlier)
         made.append(decision)
-        if before is not None and decision.verdicts != before.verdicts:
-            unsettled = spec.monitor.recent - 1  # windows that were decided go by another one now
+        current.append(decision)
+    if newest not in [decision.window.id for decision in made]:
+        raise_alarm(spec, surroundings, decided.get(f"{spec.name}/{newest}"))
     settle_usage(spec, surroundings)
     tidy(spec)
     return made

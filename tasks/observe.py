@@ -14,6 +14,7 @@ from everloop.adapters.orchestrator import emit_alert
 from everloop.adapters.service import describe_service, read_metrics
 from everloop.adapters.source_probe import probe_source, read_keys
 from everloop.adapters.usage_log import error_total, judged_until, mark_judged, read_usage, record_errors, record_usage
+from everloop.domain.decision import RetrainingDecision
 from everloop.domain.dependencies import ColumnSkew, DependencyReport, SourceState, find_skew, judge_dependencies
 from everloop.domain.errors import DataError, EverloopError
 from everloop.domain.spec import ModelSpec
@@ -24,6 +25,7 @@ from tasks.collect import Collected
 from tasks.profile import features_of
 from tasks.step import step
 from tasks.watch import Watched
+from tasks.wiring import decisions
 
 log = logging.getLogger("everloop.observe")
 
@@ -73,16 +75,24 @@ def observe(spec: ModelSpec, watched: Watched, found: Collected, at: pd.Timestam
 
 
 @step
-def raise_alarm(spec: ModelSpec, seen: Surroundings) -> list[str]:
-    """The alerts about the surroundings that went out; for a run without a window whose decision would say them."""
-    found = {f"usage.{spike.what}@{spike.hour:%Y-%m-%dT%H}": spike.sentence for spike in seen.usage.begun}
+def raise_alarm(spec: ModelSpec, seen: Surroundings, newest: RetrainingDecision | None = None) -> list[str]:
+    """The alerts about the surroundings that went out; for a run that does not judge the newest window, whose decision says them.
+
+    What the decision about the `newest` window has said, or this has within the hour, is not said again.
+    """
+    found = {spike.about: spike.sentence for spike in seen.usage.begun}
     if seen.dependencies.verdict == "fail":
         errors = [f"{error.column}.{error.rule}" for error in seen.dependencies.findings if error.severity == "error"]
         what = f"dependencies.{'+'.join(sorted(errors))}@{pd.Timestamp.now('UTC'):%Y-%m-%dT%H}"
         found[what] = f"dependencies: {seen.dependencies.reason}"
-    for what, reason in found.items():
+    said = {alert.about for alert in newest.alerts} if newest else set()
+    new = {
+        what: reason for what, reason in found.items() if what not in said and not decisions().is_told(spec.name, what)
+    }
+    for what, reason in new.items():
         emit_alert(spec.name, reason, once=what)
-    return list(found.values())
+        decisions().mark_told(spec.name, what)
+    return list(new.values())
 
 
 def settle_usage(spec: ModelSpec, seen: Surroundings) -> None:
@@ -128,7 +138,9 @@ def _usage(
     if total is not None:
         record_errors(folder, spec.name, total, now.to_pydatetime())
     every = max(parse_duration(spec.monitor.every), _HOUR)
-    first = max(judged_until(folder, spec.name) or until - every, until - max(every, _DAY))
+    looked = judged_until(folder, spec.name) or until - every
+    first = max(looked, until - max(every, _DAY))
     known = [usage for usage in read_usage(folder, spec.name) if usage.hour < until]
     # a silent service leaves no rows: its hours count as hours without requests
-    return judge_usage([usage for usage in known if usage.hour < first], every_hour(known, since=first, until=until))
+    before = every_hour(known, since=known[0].hour, until=first) if known else []
+    return judge_usage(before, every_hour(known, since=first, until=until), seen_before=first <= looked)

@@ -46,7 +46,15 @@ _table = sa.Table(
     sa.Column("labelled_rows", sa.Integer),
     sa.Column("trained", sa.Boolean, server_default=sa.false()),
 )
+_told = sa.Table(
+    "told",
+    _metadata,
+    sa.Column("model", sa.String, primary_key=True),
+    sa.Column("about", sa.String, primary_key=True),
+    sa.Column("at", sa.DateTime, nullable=False),
+)
 _RECENT, _SETTLED = 200, 25
+_TOLD_KEPT = timedelta(days=90)
 # what became of a decision: columns, not part of its body
 _ACTED = {"outcome", "acknowledged_by"}
 _FLAGS = {"trained", "released", "rejected", "published"}  # an earlier version's rows may have none
@@ -62,7 +70,8 @@ class DecisionStore:
         self._insert = _DIALECTS[dialect].insert
         self._engine = sa.create_engine(url, **({"connect_args": {"timeout": 30}} if dialect == "sqlite" else {}))
         with self._engine.begin() as connection:
-            connection.execute(sa.schema.CreateTable(_table, if_not_exists=True))
+            for table in (_table, _told):
+                connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
             _add_missing_columns(connection)
 
     def store(self, decision: RetrainingDecision) -> bool:
@@ -169,6 +178,19 @@ class DecisionStore:
         """Afterwards the decision counts as said to people: its event, its run in MLflow and its report are out."""
         with self._engine.begin() as connection:
             connection.execute(sa.update(_table).where(_table.c.id == decision).values(published=True))
+
+    def is_told(self, model: str, about: str) -> bool:
+        """True if a person was told `about` this, apart from any window."""
+        query = sa.select(_told.c.at).where(_told.c.model == model, _told.c.about == about)
+        with self._engine.connect() as connection:
+            return connection.execute(query).one_or_none() is not None
+
+    def mark_told(self, model: str, about: str) -> None:
+        """Afterwards a person counts as told; what was told 90 days ago is forgotten."""
+        insert = self._insert(_told).values(model=model, about=about, at=_now()).on_conflict_do_nothing()
+        with self._engine.begin() as connection:
+            connection.execute(insert)
+            connection.execute(sa.delete(_told).where(_told.c.at < _now() - _TOLD_KEPT))
 
     def get(self, decision: str) -> RetrainingDecision:
         """The stored decision with this id.

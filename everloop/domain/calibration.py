@@ -20,6 +20,7 @@ FLOORS: dict[Signal, float] = {"distribution": 0.05, "nulls": 0.01, "unseen": 0.
 DRIFT_SHARE = 0.6  # of the false alarms that the spec allows; losses and their decay have the rest
 MIN_BLOCKS, ENOUGH_BLOCKS, MOST_BLOCKS = 4, 20, 60
 _CONFIDENCE = 0.99  # of the bound of a design effect
+_USUAL = 0.05  # of the blocks have an effect at least as large as the usual one
 _COMPATIBLE = 0.95  # up to this point of its law a dispersion passes as that of independent rows
 _TINY = 1e-300
 _DEPENDENT_SHARE = 0.2  # of the columns, above it the rows are taken as dependent in all of them
@@ -28,12 +29,16 @@ Key = tuple[str, Signal]
 
 
 class SignalCalibration(Frozen):
-    """One signal of one column: n rows are worth n / design_effect, and an effect up to the floor is no news."""
+    """One signal of one column: n rows are worth n / design_effect, and an effect up to the floor is no news.
+
+    `usual` is the effect that one block in twenty reaches, as shifts, nights and weekends do and a single outage does not.
+    """
 
     column: str
     signal: Signal
     design_effect: float
     floor: float
+    usual: float = 0.0
 
 
 class Calibration(Frozen):
@@ -113,6 +118,7 @@ def calibrate(
                 signal=signal,
                 design_effect=float(design_effect),
                 floor=_floor(signal, np.array([one.effect for one in by_block.values()]), false_alarms),
+                usual=float(np.quantile([one.effect for one in by_block.values()], 1 - _USUAL, method="higher")),
             )
             for ((column, signal), by_block), design_effect in zip(compared.items(), design_effects, strict=True)
         ),

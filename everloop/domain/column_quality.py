@@ -2,7 +2,8 @@
 
 An error means that training on these rows would be training on broken data; a warning is for a person to read. A share counts
 only if its rise is significant and above a floor, so that few rows do not alarm by chance and many rows do not alarm by
-harmless change. What the training data's own blocks did (nulls every night, a few new shops every week) is neither.
+harmless change. What is usual in the training data's own blocks (nulls every night, a few new shops every week) is neither; an
+outage that training saw once is an error again.
 """
 
 from __future__ import annotations
@@ -132,19 +133,21 @@ def _unseen(
     """
     unseen = {name: count for name, count in now.items() if name not in then}
     total, n, hits = sum(then.values()), sum(now.values()), sum(unseen.values())
-    singles = sum(count == 1 for count in then.values())
-    rise, p_value = _rise(singles, total, hits, n, known.calibrated.get("unseen"))
-    if not unseen or p_value >= alpha or rise < UNSEEN_WARN:
+    if not unseen:
         return
     spelt = {_plain(name) for name in then}
     respelt = sum(count for name, count in unseen.items() if _plain(name) in spelt)
     first = max(unseen, key=lambda name: unseen[name])
-    if respelt / n >= RESPELT_FAIL:
+    if respelt / n >= RESPELT_FAIL and _rise(0, total, respelt, n)[1] < alpha:
         message = (
             f"{respelt:,} of {n:,} values ({respelt / n:.1%}) are known categories in another spelling (most often {first!r}): "
             "case or blanks differ; send them as before"
         )
         yield _found(feature.name, "keeps its spelling", "error", message)
+        return
+    singles = sum(count == 1 for count in then.values())
+    rise, p_value = _rise(singles, total, hits, n, known.calibrated.get("unseen"))
+    if p_value >= alpha or rise < UNSEEN_WARN:
         return
     message = (
         f"{hits:,} of {n:,} values ({hits / n:.1%}) are categories that training never saw (most often {first!r}); retrain "
@@ -187,11 +190,9 @@ def shares_of(feature: FeatureSchema, then: ColumnSummary | None, now: ColumnSum
 
 
 def _rise(was: int, of: int, hits: int, n: int, calibrated: SignalCalibration | None = None) -> tuple[float, float]:
-    """How much a share rose, and the p-value of that; 1 if a block of the training data rose as much."""
-    rise, found = hits / n - _share(was, of), ShareRise(was, of, hits, n, "nulls")
-    if calibrated is None:
-        return rise, found.p_value()
-    return rise, found.p_value(calibrated.design_effect) if rise > calibrated.floor else 1.0
+    """How much a share rose, and the p-value of that; 1 if it is usual that a block of the training data rises as much."""
+    rise, usual = hits / n - _share(was, of), calibrated.usual if calibrated else 0.0
+    return rise, ShareRise(was, of, hits, n, "nulls").p_value() if rise > usual else 1.0
 
 
 def _severity_of_broken(rise: float, p_value: float, alpha: float) -> Severity:

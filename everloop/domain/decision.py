@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
+from everloop.domain.drift import DriftReport
 from everloop.domain.evidence import Evidence
 from everloop.domain.spec_values import Frozen
 from everloop.domain.windows import Window
@@ -27,7 +28,8 @@ class RetrainingDecision(Evidence):
 
     `asks` are those of the reason codes that asked for an alert or a retraining, whatever held it back. `trained` says that
     its retraining ended with a challenger: `released`, `rejected` by its gates, or waiting for a person. `alerts` are all that
-    a person was ever asked about the window, though it was judged again since and what was wrong is gone.
+    a person was ever asked about the window, though it was judged again since and what was wrong is gone. `went_by` are the recent
+    windows that it counted, by id, with what they said.
     """
 
     id: str
@@ -39,6 +41,7 @@ class RetrainingDecision(Evidence):
     reason: str
     asks: tuple[str, ...] = ()
     alerts: tuple[Alert, ...] = ()
+    went_by: dict[str, str] | None = None
     outcome: str | None = None
     trained: bool = False
     released: bool = False
@@ -62,18 +65,30 @@ class RetrainingDecision(Evidence):
         return self.is_fired and self.rejected and self.acknowledged_by is None
 
     @property
-    def verdicts(self) -> tuple[str, str]:
-        """What it says of loss and drift: later windows count it as a witness."""
-        return self.performance.verdict, self.drift.verdict
+    def witness(self) -> str:
+        """What later windows count it for: the verdict on the loss and every test that says drift, of all rows and of slices."""
+        said = [self.performance.verdict, *_drifted(self.drift)]
+        for found in self.slices:
+            said += [f"{found.name}: {what}" for what in (found.performance.verdict, *_drifted(found.drift))]
+        return "; ".join(said)
+
+    def is_overtaken(self, earlier: Sequence[RetrainingDecision], *, recent: int) -> bool:
+        """True if a window among the `earlier` ones, as they are decided now, says something else than when it went by them.
+
+        One that has fired stays, and one of an earlier Everloop, which did not keep what it went by.
+        """
+        if self.is_fired or self.went_by is None:
+            return False
+        now = recent_before(self.version, earlier, merged=self.merged_windows, recent=recent)
+        return any(self.went_by.get(decision.window.id) != decision.witness for decision in now)
 
     def following(self, before: RetrainingDecision | None) -> RetrainingDecision:
         """This decision with the alerts of the one `before` it about the same window; what is new has the next number."""
         if before is None:
             return self
-        known, last = (
-            {alert.about for alert in before.alerts},
-            max((alert.number for alert in before.alerts), default=0),
-        )
+        known, last = [alert.about for alert in before.alerts], max([0, *(alert.number for alert in before.alerts)])
+        if before.action == "alert" and not before.alerts:  # of an earlier Everloop, which kept codes only
+            known = [alert.about for alert in self.alerts if alert.about.partition(".")[0] in before.reason_codes]
         new = [alert.model_copy(update={"number": last + 1}) for alert in self.alerts if alert.about not in known]
         return self.model_copy(update={"alerts": (*before.alerts, *new)})
 
@@ -109,6 +124,22 @@ def spell_of(version: str, decisions: Sequence[RetrainingDecision]) -> list[Retr
     """The newest of `decisions`, oldest first, that are about `version` without another one between: since it went live."""
     newest = takewhile(lambda decision: decision.version == version, reversed(decisions))
     return list(newest)[::-1]
+
+
+def recent_before(
+    version: str, earlier: Sequence[RetrainingDecision], *, merged: int, recent: int
+) -> list[RetrainingDecision]:
+    """Those of the `earlier` decisions that a window of `version` goes by: `recent - 1` at most, since it went live.
+
+    Windows that were merged into it share its rows: they are no second witness.
+    """
+    spell = spell_of(version, earlier)
+    others = spell[: max(len(spell) - merged, 0)]
+    return others[-(recent - 1) :] if recent > 1 else []
+
+
+def _drifted(report: DriftReport) -> list[str]:
+    return [f"{test.column} {test.signal}" for test in report.tests if test.is_drift]
 
 
 def decision_id(model: str, window: Window) -> str:

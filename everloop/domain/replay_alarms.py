@@ -73,11 +73,8 @@ def window_of(change: str, timeline: Timeline, *, has_time: bool) -> int:
                 + (", or an event time such as 2026-01-31" if has_time else "; the spec has no time column")
             )
         naive = moment.tz_localize(None).isoformat()
-        begun = [stretch for stretch in stretches if stretch.window.start <= naive]
-        # a moment between two windows shows in the later one
-        found = (
-            begun[-1].index + (naive > begun[-1].window.end) if begun and naive <= stretches[-1].window.end else None
-        )
+        ends = [s.window.end > naive or (s.window.end == naive and not timeline.spans) for s in stretches]
+        found = ends.index(True) if any(ends) and stretches[0].window.start <= naive else None
     if found is None:
         raise SpecError(
             f"change point {change!r} lies outside of the replay: {len(stretches)} windows, rows {stretches[0].first:,} to "

@@ -59,7 +59,8 @@ class Stretch:
 class Timeline:
     """The windows of a replay over `rows` rows, of which the first `initial` are known, with labels, at its start.
 
-    `known[i]` counts the rows, from the first on, whose labels have arrived when window i closes.
+    `known[i]` counts the rows, from the first on, whose labels have arrived when window i closes. Windows of a span end where
+    the next one may start (`spans`), others with their last row.
     """
 
     rows: int
@@ -67,6 +68,7 @@ class Timeline:
     recent: int
     stretches: tuple[Stretch, ...]
     known: tuple[int, ...]
+    spans: bool = False
 
 
 def lay_out(frame: pd.DataFrame, time: str | None, plan: ReplayPlan) -> Timeline:
@@ -95,7 +97,7 @@ def lay_out(frame: pd.DataFrame, time: str | None, plan: ReplayPlan) -> Timeline
         for index, (first, last) in enumerate(pairwise(bounds))
     )
     known = tuple(max(initial, count) for count in _known(stretches, moments, plan.label_delay))
-    return Timeline(bounds[-1], initial, max(1, recent), stretches, known)
+    return Timeline(bounds[-1], initial, max(1, recent), stretches, known, spans=plan.window_span is not None)
 
 
 def _bounds(frame: pd.DataFrame, time: str | None, plan: ReplayPlan, initial: int) -> list[int]:

@@ -6,7 +6,7 @@ State is nothing but the stored decisions, so a restart or a second monitor chan
 from __future__ import annotations
 
 from everloop.domain import signals
-from everloop.domain.decision import Action, Alert, Past, RetrainingDecision, decision_id, spell_of
+from everloop.domain.decision import Action, Alert, Past, RetrainingDecision, decision_id, recent_before
 from everloop.domain.dependencies import DependencyReport
 from everloop.domain.evidence import Evidence
 from everloop.domain.holding import held_back
@@ -34,10 +34,7 @@ def decide(
     it asks for is held back while data or dependencies are broken, a retraining is in flight, the cooldown runs, the
     day's budget is spent, or too many challengers in a row were rejected.
     """
-    # windows that were merged into this one share its rows: they are no second witness
-    before = past.earlier[: len(past.earlier) - evidence.merged_windows]
-    of_version = spell_of(version, before)
-    recent = of_version[-(policy.recent - 1) :] if policy.recent > 1 else []
+    recent = recent_before(version, past.earlier, merged=evidence.merged_windows, recent=policy.recent)
     found = [
         *signals.broken(evidence),
         *signals.degradation(evidence, recent, policy),
@@ -71,8 +68,10 @@ def decide(
         alerts=tuple(
             Alert(about=signal.about or signal.code, sentence=signal.sentence)
             for signal in asked
-            if signal.asks == action == "alert"
+            # a retraining is the answer to drift and to slices, and to nothing in how the model is used
+            if signal.asks == "alert" and (action == "alert" or signal.code == "usage")
         ),
+        went_by={decision.window.id: decision.witness for decision in recent},
         reason_codes=tuple(dict.fromkeys(signal.code for signal in said)) or ("nothing_found",),
         reason="; ".join(signal.sentence for signal in said)
         or f"no standing signal: {evidence.performance.reason}; {evidence.drift.reason}",

@@ -123,7 +123,7 @@ def usage(evidence: Evidence) -> Iterator[Signal]:
     """An hour was unlike the same hours of earlier days, and the one before it was not."""
     if evidence.usage is not None and evidence.usage.verdict == "irregular":
         for spike in evidence.usage.begun:
-            yield Signal("usage", "alert", spike.sentence, f"usage.{spike.what}.{spike.hour:%Y-%m-%dT%H}")
+            yield Signal("usage", "alert", spike.sentence, spike.about)
 
 
 def notes(evidence: Evidence) -> Iterator[Signal]:

@@ -51,6 +51,11 @@ class Spike(Frozen):
     sentence: str
     goes_on: bool = False
 
+    @property
+    def about(self) -> str:
+        """What it is, in a word: 'usage.errors.2024-03-01T10'."""
+        return f"usage.{self.what}.{self.hour:%Y-%m-%dT%H}"
+
 
 class UsageReport(Frozen):
     """The usage of a stretch of hours, and its spikes; `p95_latency_ms` is that of the slowest hour."""
@@ -70,11 +75,12 @@ class UsageReport(Frozen):
         return tuple(spike for spike in self.spikes if not spike.goes_on)
 
 
-def judge_usage(history: Sequence[HourUsage], current: Sequence[HourUsage]) -> UsageReport:
+def judge_usage(history: Sequence[HourUsage], current: Sequence[HourUsage], *, seen_before: bool = True) -> UsageReport:
     """Whether the hours of `current` are like the same hours of at least four earlier days in `history`.
 
     An hour between others of which nothing is known had no requests. Surges and drops of requests count, and rises of errors
     and latency. The same hour and its neighbours are compared, of working days or weekends alone once four of them are known.
+    `seen_before` says that the hour before them was judged in its time, so that a spike of it was told.
     """
     known, asked = _without_gaps(history), _without_gaps(current)
     spikes: list[Spike] = []
@@ -85,7 +91,7 @@ def judge_usage(history: Sequence[HourUsage], current: Sequence[HourUsage]) -> U
             if found is None:
                 continue
             judged += 1
-            before = asked.get(usage.hour - _HOUR) or known.get(usage.hour - _HOUR)
+            before = asked.get(usage.hour - _HOUR) or (known.get(usage.hour - _HOUR) if seen_before else None)
             for spike in found:
                 same = _judge(known, before, what) if before else None
                 goes_on = any((one.score > 0) == (spike.score > 0) for one in same or ())

@@ -232,11 +232,12 @@ def test_a_column_that_stood_still_in_a_stretch_of_the_training_data_may_do_so_a
 
 
 def test_what_the_blocks_of_the_training_data_did_is_no_news() -> None:
-    """A sensor that is off every third shift, and shops that open and close: so are they in the window."""
-    off, shop = np.arange(3000) // 100 % 3 == 0, np.arange(3000) // 300
+    """A sensor that is off every third shift, and a fair every day beside the one shop: so is it in the window."""
+    block = np.arange(3000) // 100
+    off, shop = block % 3 == 0, np.where(np.arange(3000) % 2 == 0, "shop", block.astype(str))
     temp, wind = np.where(off, np.nan, RNG.normal(10, 8, 3000)), RNG.gamma(2, 3, 3000)
     reference, calibration = trained_on(temp=temp, wind=wind, city=shop)
-    shift = {"temp": numbers(np.full(100, np.nan)), "city": categories(["12"] * 50 + ["3"] * 50)}
+    shift = {"temp": numbers(np.full(100, np.nan)), "city": categories(["31"] * 50 + ["shop"] * 50)}
     same = {**columns(100), "wind": numbers(RNG.gamma(2, 3, 100))}
     window = ProfileSummary(rows=100, columns={**same, **shift})
     assert seen(judge_quality(reference, window, SCHEMA, calibration=calibration)) == []
@@ -245,6 +246,25 @@ def test_what_the_blocks_of_the_training_data_did_is_no_news() -> None:
     broken = ProfileSummary(rows=100, columns={**same, "wind": shift["temp"]})
     found = seen(judge_quality(reference, broken, SCHEMA, calibration=calibration))
     assert ("error", "wind", "is a number") in found
+
+
+def test_a_single_outage_in_training_excuses_none() -> None:
+    temp = RNG.normal(10, 8, 6000)
+    temp[1000:1100] = np.nan
+    reference, calibration = trained_on(temp=temp)
+    for nulls, rule in ((100, "is a number"), (90, "has values")):
+        column = numbers(np.r_[np.full(nulls, np.nan), RNG.normal(10, 8, 100 - nulls)])
+        window = ProfileSummary(rows=100, columns={**columns(100), "temp": column})
+        found = seen(judge_quality(reference, window, SCHEMA, calibration=calibration))
+        assert ("error", "temp", rule) in found
+
+
+def test_a_known_category_spelt_otherwise_is_one_though_new_categories_are_usual() -> None:
+    city = np.where(np.arange(3000) % 2 == 0, "Porto", (np.arange(3000) // 50).astype(str))
+    reference, calibration = trained_on(city=city)
+    window = ProfileSummary(rows=90, columns={**columns(90), "city": categories(["porto"] * 30 + ["Porto"] * 60)})
+    found = seen(judge_quality(reference, window, SCHEMA, calibration=calibration))
+    assert ("error", "city", "keeps its spelling") in found
 
 
 def test_the_tests_of_a_window_share_its_false_alarms() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from everloop.domain.errors import SpecError
@@ -44,6 +45,14 @@ def test_a_change_on_the_edge_of_two_windows_belongs_to_the_later_one() -> None:
     first, second = timeline.stretches[:2]
     assert window_of(second.window.start, timeline, has_time=True) == second.index
     assert first.window.end == second.window.start
+
+
+@pytest.mark.parametrize("window_rows", [30, 50])
+def test_a_day_on_which_several_windows_begin_is_the_window_with_its_first_row(window_rows: int) -> None:
+    rows = a_history(1000)
+    rows["t"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(rows.index // 100, unit="D")
+    timeline = lay_out(rows, "t", ReplayPlan(window_rows=window_rows))
+    assert window_of("2024-01-06", timeline, has_time=True) == window_of("row:500", timeline, has_time=True)
 
 
 @pytest.mark.parametrize(

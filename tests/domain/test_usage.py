@@ -128,6 +128,8 @@ def test_a_spike_that_goes_on_is_there_and_told_once() -> None:
     assert report.begun == report.spikes[:1]
     later = judge_usage([*hours[:-3], *more[:2]], more[2:])
     assert (later.verdict, later.begun) == ("irregular", ()), "its beginning was told by an earlier look"
+    unseen = judge_usage([*hours[:-3], *more[:2]], more[2:], seen_before=False)
+    assert len(unseen.begun) == 1, "nobody looked at the hours before"
     ended = judge_usage([*hours[:-3], more[0]], [hours[-2].model_copy(update={"requests": 0})])
     assert len(ended.begun) == 1, "a drop after a surge is news"
 

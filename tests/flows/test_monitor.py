@@ -20,6 +20,7 @@ import pytest
 from everloop.adapters.registry import CHAMPION, Version
 from everloop.adapters.usage_log import judged_until
 from everloop.domain.decision import RetrainingDecision
+from everloop.domain.dependencies import SourceState
 from everloop.domain.spec import ModelSpec
 from everloop.settings import settings
 from flows.monitor import judge
@@ -266,6 +267,32 @@ def test_labels_that_come_in_another_order_find_the_same_degradation(build: Call
     ]
 
 
+def test_a_window_whose_rows_come_after_a_later_one_was_decided_is_a_witness_too(build: Callable[[str], House]) -> None:
+    house = build("late")
+    house.serve(0)
+    house.serve(2, off=80.0)
+    assert [decision.action for decision in house.judge()] == ["none", "none"]
+    house.serve(1, off=80.0)
+    assert [decision.action for decision in house.judge()] == ["none", "retrain"]
+    assert house.judge() == []
+
+
+def test_a_newest_window_that_is_judged_again_for_an_earlier_one_says_what_surrounds_it_and_nothing_else_does(
+    build: Callable[[str], House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = build("again once")
+    house.serve(0)
+    house.serve(1, off=80.0, labels=False)
+    house.serve(2, off=80.0)
+    house.judge()
+    monkeypatch.setattr(
+        "tasks.observe.probe_source", lambda *_, **__: SourceState(reachable=False, reason="it is gone")
+    )
+    house.label(1)
+    assert [decision.window.id[9:] for decision in house.judge()] == ["060000-6h", "120000-6h"]
+    assert len([reason for _, reason in house.events if "gone" in reason]) == 1
+
+
 @pytest.fixture(scope="module")
 def undisturbed(trained: tuple[Path, pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> Told:
     """The story of a monitor that never dies."""
@@ -325,17 +352,15 @@ class Told:
 
 def _story(house: House, run: Callable[[House], object]) -> Told:
     house.serve(0)
-    house.serve(1, wind=None)
+    house.serve(1, wind=None, off=80.0, labels=False)
     house.serve(2, off=80.0, labels=False)
-    run(house)
-    house.serve(3, off=80.0, labels=False)
-    run(house)
-    house.label(3)
     run(house)
     house.label(2)
     run(house)
+    house.label(1)  # the window before is degraded as well: now that stands, and the later one is judged again
+    run(house)
     stored = [decision.model_dump(mode="json", exclude={"usage", "dependencies"}) for decision in house.stored()]
-    assert [decision["action"] for decision in stored] == ["none", "alert", "none", "retrain"]
+    assert [decision["action"] for decision in stored] == ["none", "alert", "retrain"]
     reasons = [reason for _, reason in house.events]
     return Told(
         stored,
