@@ -14,7 +14,7 @@ import pytest
 
 from everloop.adapters.profiles import profile_rows, summarize_profile
 from everloop.adapters.window_report.columns import plot_column
-from everloop.adapters.window_report.facts import decision_markdown
+from everloop.adapters.window_report.facts import decision_markdown, facts_of
 from everloop.adapters.window_report.page import write_window_report
 from everloop.adapters.window_report.timeline import WindowPoint, plot_over_time
 from everloop.adapters.window_report.words import reason_in_words
@@ -302,6 +302,18 @@ def test_real_profiles_are_drawn(tmp_path: Path) -> None:
     page = report(tmp_path, reference=summaries[0], window=summaries[1])
     assert set(page.texts["h3"]) == set(spec.features.names)
     assert len(page.all("svg", class_="column")) == len(spec.features.names)
+
+
+@pytest.mark.parametrize(
+    ("labelled", "verdict"), [("undetermined", "undetermined"), ("ok", "ok"), ("degraded", "look")]
+)
+def test_slices_with_too_few_rows_are_not_said_to_be_ok(labelled: Any, verdict: str) -> None:
+    made = make_decision("none")
+    drift = made.drift.model_copy(update={"verdict": "undetermined"})
+    few = SliceEvidence(column="city", value="Porto", rows=9, drift=drift, performance=scored(None, verdict=labelled))
+    (fact,) = (fact for fact in facts_of(made.model_copy(update={"slices": (few,)}), "mae") if fact.what == "slices")
+    assert fact.verdict == verdict
+    assert f"1 watched, {int(labelled != 'undetermined')} with enough rows" in fact.text
 
 
 def test_over_time_windows_without_enough_labels_are_hollow_and_versions_are_marked(tmp_path: Path) -> None:

@@ -84,8 +84,11 @@ def facts_of(decision: RetrainingDecision, metric: str) -> list[Fact]:
         bad = [
             one.name for one in decision.slices if one.performance.verdict == "degraded" or one.drift.verdict == "drift"
         ]
-        text = f"{len(decision.slices)} watched; {', '.join(bad) or 'none'} degraded or drifted"
-        found.append(Fact("slices", "look" if bad else "ok", "bad" if bad else "good", text))
+        verdicts = [{one.performance.verdict, one.drift.verdict} for one in decision.slices]
+        judged = sum(verdict != {"undetermined"} for verdict in verdicts)
+        text = f"{len(verdicts)} watched, {judged} with enough rows; {', '.join(bad) or 'none'} degraded or drifted"
+        verdict, style = ("look", "bad") if bad else ("ok", "good") if judged else ("undetermined", "unknown")
+        found.append(Fact("slices", verdict, style, text))
     if estimate is not None:
         value = (
             ""
