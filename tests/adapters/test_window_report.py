@@ -310,7 +310,7 @@ def test_real_profiles_are_drawn(tmp_path: Path) -> None:
 def test_slices_with_too_few_rows_are_not_said_to_be_ok(labelled: Any, verdict: str) -> None:
     made = make_decision("none")
     drift = made.drift.model_copy(update={"verdict": "undetermined"})
-    few = SliceEvidence(column="city", value="Porto", rows=9, drift=drift, performance=scored(None, verdict=labelled))
+    few = SliceEvidence(column="city", value="Porto", rows=9, drift=drift, performance=scored(5.0, verdict=labelled))
     (fact,) = (fact for fact in facts_of(made.model_copy(update={"slices": (few,)}), "mae") if fact.what == "slices")
     assert fact.verdict == verdict
     assert f"1 watched, {int(labelled != 'undetermined')} with enough rows" in fact.text
