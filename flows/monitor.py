@@ -17,7 +17,7 @@ from everloop.settings import settings
 from tasks.collect import collect, look_back
 from tasks.compact import compact
 from tasks.decide import decide, publish
-from tasks.examine import examine, fill, is_pending
+from tasks.examine import examine, fill, goes_by_another, is_pending
 from tasks.measure_growth import recount
 from tasks.observe import observe, raise_alarm, settle_usage
 from tasks.sweep import sweep
@@ -59,9 +59,7 @@ def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[R
     made, current = list[RetrainingDecision](), list[RetrainingDecision]()
     for window, rows in found.windows:
         before = decided.get(decision_id(spec.name, window))
-        is_due = window.id in pending
-        if before is not None and before.version == champion.number:
-            is_due = is_due or before.is_overtaken(current, recent=spec.monitor.recent)
+        is_due = window.id in pending or (before and goes_by_another(before, window, current, champion, spec))
         if not is_due:
             if before is not None:
                 recount(before, rows)
@@ -74,8 +72,12 @@ def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[R
         publish(spec, watched, decision, seen.profile, past.earlier)
         made.append(decision)
         current.append(decision)
-    if newest not in [decision.window.id for decision in made]:
-        raise_alarm(spec, surroundings, decided.get(f"{spec.name}/{newest}"))
+    last = decided.get(f"{spec.name}/{newest}")
+    if newest not in [decision.window.id for decision in made] or (last is not None and last.is_fired):
+        raise_alarm(spec, surroundings, last)  # there is no new decision that says it
+    # a window that goes by another one stays open until both are said
+    for decision in made:
+        decisions().mark_published(decision.id)
     settle_usage(spec, surroundings)
     tidy(spec)
     return made

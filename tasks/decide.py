@@ -90,4 +90,3 @@ def publish(
         decision_markdown(decision, report_link=page.as_uri()),
         description=f"{decision.action}: {', '.join(decision.reason_codes)}",
     )
-    decisions().mark_published(decision.id)

@@ -77,6 +77,21 @@ def is_pending(
     return not decision.published or changes
 
 
+def goes_by_another(
+    decision: RetrainingDecision,
+    window: Window,
+    current: Sequence[RetrainingDecision],
+    champion: Version,
+    spec: ModelSpec,
+) -> bool:
+    """True if one of the `current` decisions before this one, in the order of windows, does not say any more what it went by."""
+    recent = spec.monitor.recent
+    if decision.version != champion.number or not decision.is_overtaken(current, recent=recent):
+        return False
+    # what was read may be less than what it goes by: the store has the last word
+    return decision.is_overtaken(decisions().past(spec.name, window).earlier, recent=recent)
+
+
 def fill(window: Window, rows: pd.DataFrame, found: Collected, spec: ModelSpec, champion: Version) -> Filled:
     """The champion's rows of `window`; with fewer than `min_rows`, those of the windows before it are added until enough."""
     mine = rows[rows["model_version"] == champion.number]

@@ -78,7 +78,7 @@ def observe(spec: ModelSpec, watched: Watched, found: Collected, at: pd.Timestam
 def raise_alarm(spec: ModelSpec, seen: Surroundings, newest: RetrainingDecision | None = None) -> list[str]:
     """The alerts about the surroundings that went out; for a run that does not judge the newest window, whose decision says them.
 
-    What the decision about the `newest` window has said, or this has within the hour, is not said again.
+    A spike that the decision about the `newest` window has told is not told again, a dependency once an hour.
     """
     found = {spike.about: spike.sentence for spike in seen.usage.begun}
     if seen.dependencies.verdict == "fail":

@@ -31,14 +31,15 @@ Key = tuple[str, Signal]
 class SignalCalibration(Frozen):
     """One signal of one column: n rows are worth n / design_effect, and an effect up to the floor is no news.
 
-    `usual` is the effect that one block in twenty reaches, as shifts, nights and weekends do and a single outage does not.
+    `usual` is the effect that one block in twenty reaches, two at least, as shifts, nights and weekends do and a single outage
+    does not; None if an earlier Everloop calibrated.
     """
 
     column: str
     signal: Signal
     design_effect: float
     floor: float
-    usual: float = 0.0
+    usual: float | None = None
 
 
 class Calibration(Frozen):
@@ -118,7 +119,7 @@ def calibrate(
                 signal=signal,
                 design_effect=float(design_effect),
                 floor=_floor(signal, np.array([one.effect for one in by_block.values()]), false_alarms),
-                usual=float(np.quantile([one.effect for one in by_block.values()], 1 - _USUAL, method="higher")),
+                usual=_usual([one.effect for one in by_block.values()]),
             )
             for ((column, signal), by_block), design_effect in zip(compared.items(), design_effects, strict=True)
         ),
@@ -200,6 +201,10 @@ def _design_effects(compared: Mapping[Key, Mapping[int, Comparison]], *, without
 def _floor(signal: Signal, effects: np.ndarray, false_alarms: float) -> float:
     beyond = float(np.quantile(effects, 1 - false_alarms, method="higher")) if len(effects) else 0.0
     return max(FLOORS[signal], beyond)
+
+
+def _usual(effects: Sequence[float]) -> float:
+    return sorted(effects)[-max(2, int(_USUAL * len(effects)) + 1)] if len(effects) > 1 else 0.0
 
 
 def _would_alarm(compared: Mapping[Key, Mapping[int, Comparison]], position: int, false_alarms: float) -> bool:

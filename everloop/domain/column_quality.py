@@ -60,8 +60,8 @@ def judge_column(feature: FeatureSchema, known: KnownColumn, now: ColumnSummary,
 
 def _nulls(feature: FeatureSchema, known: KnownColumn, now: ColumnSummary, alpha: float) -> Iterator[Finding]:
     then = known.summary
-    rise, p_value = _rise(then.nulls, then.n, now.nulls, now.n, known.calibrated.get("nulls"))
-    if p_value >= alpha or rise < NULLS_WARN:
+    rise = _Rise.of(then.nulls, then.n, now.nulls, now.n, known.calibrated.get("nulls"))
+    if rise.p_value >= alpha or rise.size < NULLS_WARN:
         return
     was = f"{_share(then.nulls, then.n):.1%} in the training data"
     if not now.present:
@@ -70,7 +70,8 @@ def _nulls(feature: FeatureSchema, known: KnownColumn, now: ColumnSummary, alpha
         yield _found(feature.name, rule, "error", message)
         return
     message = f"{now.nulls:,} of {now.n:,} values ({now.nulls / now.n:.1%}) are null, {was}; mend the source"
-    yield _found(feature.name, "has values", "error" if rise >= NULLS_FAIL else "warning", message)
+    fails = rise.size >= NULLS_FAIL and rise.p_value_in_runs < alpha
+    yield _found(feature.name, "has values", "error" if fails else "warning", message)
 
 
 def _finite(feature: FeatureSchema, known: KnownColumn, now: ColumnSummary, alpha: float) -> Iterator[Finding]:
@@ -79,8 +80,8 @@ def _finite(feature: FeatureSchema, known: KnownColumn, now: ColumnSummary, alph
         message = f"no value of {now.present:,} is a number, training saw numbers; mend the source"
         yield _found(feature.name, "is a number", "error", message)
     if now.infinite:
-        calibrated = known.calibrated.get("infinite")
-        severity = _severity_of_broken(*_rise(then.infinite, then.n, now.infinite, now.n, calibrated), alpha)
+        rise = _Rise.of(then.infinite, then.n, now.infinite, now.n, known.calibrated.get("infinite"))
+        severity = _severity_of_broken(rise, alpha)
         message = f"{now.infinite:,} of {now.n:,} values are infinite, none may be; mend the source"
         yield _found(feature.name, "is finite", severity, message)
 
@@ -89,7 +90,7 @@ def _in_range(feature: FeatureSchema, then: ColumnSummary, now: ColumnSummary, a
     outside = _outside(feature, now)
     if outside:
         low, high = now.ends
-        severity = _severity_of_broken(*_rise(_outside(feature, then), then.n, outside, now.n), alpha)
+        severity = _severity_of_broken(_Rise.of(_outside(feature, then), then.n, outside, now.n), alpha)
         message = (
             f"about {outside:,} of {now.n:,} values are outside the range of the spec, {_range(feature)}: found {low:g} to "
             f"{high:g}; mend the source or widen features.ranges"
@@ -115,8 +116,8 @@ def _form(feature: FeatureSchema, then: Mapping[str, int], now: Mapping[str, int
         ("words", "numbers", numbers_then, numbers_now),
     ):
         if total and old / total <= 1 - PURE:
-            rise, p_value = _rise(old, total, new, n)
-            if p_value < alpha and rise >= FORM_FAIL:
+            rise = _Rise.of(old, total, new, n)
+            if rise.p_value < alpha and rise.size >= FORM_FAIL:
                 message = (
                     f"{new:,} of {n:,} values ({new / n:.1%}) are {is_} (most often {_most_common(now, is_)!r}), training saw "
                     f"{was}: the categories are coded anew; send them as before or train on the new code"
@@ -138,7 +139,7 @@ def _unseen(
     spelt = {_plain(name) for name in then}
     respelt = sum(count for name, count in unseen.items() if _plain(name) in spelt)
     first = max(unseen, key=lambda name: unseen[name])
-    if respelt / n >= RESPELT_FAIL and _rise(0, total, respelt, n)[1] < alpha:
+    if respelt / n >= RESPELT_FAIL and _Rise.of(0, total, respelt, n).p_value < alpha:
         message = (
             f"{respelt:,} of {n:,} values ({respelt / n:.1%}) are known categories in another spelling (most often {first!r}): "
             "case or blanks differ; send them as before"
@@ -146,8 +147,8 @@ def _unseen(
         yield _found(feature.name, "keeps its spelling", "error", message)
         return
     singles = sum(count == 1 for count in then.values())
-    rise, p_value = _rise(singles, total, hits, n, known.calibrated.get("unseen"))
-    if p_value >= alpha or rise < UNSEEN_WARN:
+    rise = _Rise.of(singles, total, hits, n, known.calibrated.get("unseen"))
+    if rise.p_value_in_runs >= alpha or rise.size < UNSEEN_WARN:
         return
     message = (
         f"{hits:,} of {n:,} values ({hits / n:.1%}) are categories that training never saw (most often {first!r}); retrain "
@@ -189,14 +190,30 @@ def shares_of(feature: FeatureSchema, then: ColumnSummary | None, now: ColumnSum
     return {f"{feature.name}.{what}": share for what, share in shares.items()}
 
 
-def _rise(was: int, of: int, hits: int, n: int, calibrated: SignalCalibration | None = None) -> tuple[float, float]:
-    """How much a share rose, and the p-value of that; 1 if it is usual that a block of the training data rises as much."""
-    rise, usual = hits / n - _share(was, of), calibrated.usual if calibrated else 0.0
-    return rise, ShareRise(was, of, hits, n, "nulls").p_value() if rise > usual else 1.0
+@dataclass(frozen=True)
+class _Rise:
+    """How much a share rose, and the chance of that: if rows were independent, and if they come in runs as in the blocks.
+
+    1 both if it is usual that a block of the training data rises as much.
+    """
+
+    size: float
+    p_value: float
+    p_value_in_runs: float
+
+    @staticmethod
+    def of(was: int, of: int, hits: int, n: int, calibrated: SignalCalibration | None = None) -> _Rise:
+        """The rise from `was` of `of` in training to `hits` of `n`."""
+        size, found = hits / n - _share(was, of), ShareRise(was, of, hits, n, "nulls")
+        if calibrated is None:
+            return _Rise(size, found.p_value(), found.p_value())
+        if size <= (calibrated.floor if calibrated.usual is None else calibrated.usual):
+            return _Rise(size, 1.0, 1.0)
+        return _Rise(size, found.p_value(), found.p_value(calibrated.design_effect))
 
 
-def _severity_of_broken(rise: float, p_value: float, alpha: float) -> Severity:
-    return "error" if p_value < alpha and rise >= BROKEN_FAIL else "warning"
+def _severity_of_broken(rise: _Rise, alpha: float) -> Severity:
+    return "error" if rise.p_value_in_runs < alpha and rise.size >= BROKEN_FAIL else "warning"
 
 
 def _outside(feature: FeatureSchema, column: ColumnSummary) -> int:

@@ -66,11 +66,13 @@ class RetrainingDecision(Evidence):
 
     @property
     def witness(self) -> str:
-        """What later windows count it for: the verdict on the loss and every test that says drift, of all rows and of slices."""
-        said = [self.performance.verdict, *_drifted(self.drift)]
-        for found in self.slices:
-            said += [f"{found.name}: {what}" for what in (found.performance.verdict, *_drifted(found.drift))]
-        return "; ".join(said)
+        """What later windows count it for: a loss that degraded and every test that says drift, of all rows and of slices."""
+        parts = [("", self.performance, self.drift), *((one.name, one.performance, one.drift) for one in self.slices)]
+        return "; ".join(
+            f"{name} {what}".strip()
+            for name, performance, drift in parts
+            for what in [*(["degraded"] if performance.verdict == "degraded" else []), *_drifted(drift)]
+        )
 
     def is_overtaken(self, earlier: Sequence[RetrainingDecision], *, recent: int) -> bool:
         """True if a window among the `earlier` ones, as they are decided now, says something else than when it went by them.

@@ -248,15 +248,29 @@ def test_what_the_blocks_of_the_training_data_did_is_no_news() -> None:
     assert ("error", "wind", "is a number") in found
 
 
-def test_a_single_outage_in_training_excuses_none() -> None:
-    temp = RNG.normal(10, 8, 6000)
-    temp[1000:1100] = np.nan
+@pytest.mark.parametrize("rows", [1000, 2000, 6000])
+def test_a_single_outage_in_training_excuses_none(rows: int) -> None:
+    temp = RNG.normal(10, 8, rows)
+    temp[500:600] = np.nan
     reference, calibration = trained_on(temp=temp)
-    for nulls, rule in ((100, "is a number"), (90, "has values")):
+    for nulls, expected in ((100, ("error", "temp", "is a number")), (90, ("warning", "temp", "has values"))):
         column = numbers(np.r_[np.full(nulls, np.nan), RNG.normal(10, 8, 100 - nulls)])
         window = ProfileSummary(rows=100, columns={**columns(100), "temp": column})
         found = seen(judge_quality(reference, window, SCHEMA, calibration=calibration))
-        assert ("error", "temp", rule) in found
+        assert expected in found
+
+
+def test_nulls_that_come_in_bursts_in_training_too_are_no_error() -> None:
+    rng = np.random.default_rng(1)
+    share = np.repeat(rng.beta(0.5, 4, 60), 100)
+    reference, calibration = trained_on(temp=np.where(rng.random(6000) < share, np.nan, rng.normal(10, 8, 6000)))
+    errors = 0
+    for burst in rng.beta(0.5, 4, 400):
+        column = numbers(np.where(rng.random(100) < burst, np.nan, rng.normal(10, 8, 100)))
+        window = ProfileSummary(rows=100, columns={**columns(100), "temp": column})
+        report = judge_quality(reference, window, SCHEMA, calibration=calibration)
+        errors += any(finding.column == "temp" for finding in report.errors)
+    assert errors == 0
 
 
 def test_a_known_category_spelt_otherwise_is_one_though_new_categories_are_usual() -> None:

@@ -21,6 +21,7 @@ from everloop.adapters.registry import CHAMPION, Version
 from everloop.adapters.usage_log import judged_until
 from everloop.domain.decision import RetrainingDecision
 from everloop.domain.dependencies import SourceState
+from everloop.domain.monitor_spec import RowWindow, SpanWindow
 from everloop.domain.spec import ModelSpec
 from everloop.settings import settings
 from flows.monitor import judge
@@ -102,6 +103,10 @@ class House:
             label = {"key": int(key), "label": truth, "observed_at": at.isoformat()}
             lines.append({"at": at.isoformat(), "request_id": f"l{key}", "ms": 1.0, "request": {"labels": [label]}})
         self._write("labels", at, f"w{window:02}-{share}", [{**line, "answer": None} for line in lines])
+
+    def reshape(self, window: Any) -> None:
+        """From now on windows have another shape."""
+        self.spec = self.spec.model_copy(update={"monitor": self.spec.monitor.model_copy(update={"window": window})})
 
     def judge(self) -> list[RetrainingDecision]:
         """What a run of the monitor decides."""
@@ -293,36 +298,65 @@ def test_a_newest_window_that_is_judged_again_for_an_earlier_one_says_what_surro
     assert len([reason for _, reason in house.events if "gone" in reason]) == 1
 
 
-@pytest.fixture(scope="module")
-def undisturbed(trained: tuple[Path, pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """The story of a monitor that never dies."""
+@pytest.mark.parametrize("window", [SpanWindow(span="12h"), SpanWindow(span="3h"), RowWindow(rows=90)])
+def test_windows_of_another_shape_are_judged_once(build: Callable[[str], House], window: Any) -> None:
+    house = build("reshaped")
+    for at in range(4):
+        house.serve(at, off=80.0 * (at % 2), labels=False)
+    house.judge()
+    house.reshape(window)
+    assert house.judge() != []
+    assert house.judge() == []
+
+
+def test_what_surrounds_the_model_is_told_though_the_newest_window_has_fired_and_was_not_said(
+    build: Callable[[str], House], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = build("fired")
+    for window in (0, 1, 2):
+        house.serve(window, off=80.0)
+    with monkeypatch.context() as patch:
+        _die(patch, "before everloop.adapters.decisions.DecisionStore.mark_published", 0)
+        with pytest.raises(Killed):
+            house.judge()
+    gone = SourceState(reachable=False, reason="it is gone")
+    monkeypatch.setattr("tasks.observe.probe_source", lambda *_, **__: gone)
+    house.judge()
+    assert len([reason for _, reason in house.events if "gone" in reason]) == 1
+
+
+SHAPES = {"span": SpanWindow(span="6h"), "rows": RowWindow(rows=SERVED)}
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def undisturbed(
+    request: pytest.FixtureRequest, trained: tuple[Path, pd.DataFrame], tmp_path_factory: pytest.TempPathFactory
+) -> Told:
+    """The story of a monitor that never dies, with windows of one shape."""
     with pytest.MonkeyPatch.context() as patch:
-        return _story(_move_in(patch, trained, tmp_path_factory.mktemp("undisturbed") / "home"), House.judge)
+        house = _move_in(patch, trained, tmp_path_factory.mktemp("undisturbed") / "home")
+        house.reshape(SHAPES[request.param])
+        return _story(house, House.judge)
 
 
 @pytest.mark.parametrize(
     "step",
     [
-        "before flows.monitor.compact",
         "before flows.monitor.collect",
         "before flows.monitor.examine",
-        "after everloop.adapters.profile_store.ProfileStore.update",
-        "before everloop.adapters.decisions.DecisionStore.store",
         "after everloop.adapters.decisions.DecisionStore.store",
         "before tasks.decide.emit_decision",
         "before tasks.decide.emit_alerts",
         "after tasks.decide.emit_alerts",
         "before tasks.decide.log_window",
-        "before everloop.adapters.decisions.DecisionStore.mark_published",
         "after everloop.adapters.decisions.DecisionStore.mark_published",
         "before flows.monitor.settle_usage",
-        "before flows.monitor.tidy",
     ],
 )
 def test_a_monitor_that_dies_at_any_step_of_any_run_decides_and_tells_the_same(
     undisturbed: Told, build: Callable[[str], House], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """Windows of a span, alerts, late labels; a retraining that was stored and not said is started by the sweep."""
+    """Alerts, and labels in an unlucky order; a retraining that was stored and not said is started by the sweep."""
 
     def judge_and_die(house: House) -> None:
         for skipped in range(20):
@@ -335,7 +369,9 @@ def test_a_monitor_that_dies_at_any_step_of_any_run_decides_and_tells_the_same(
                 return
         raise AssertionError("it never came through")
 
-    found = _story(build("killed"), judge_and_die)
+    house = build("killed")
+    house.reshape(undisturbed.window)
+    found = _story(house, judge_and_die)
     assert found.decisions == undisturbed.decisions
     assert found.alerts == undisturbed.alerts
     assert found.retrainings in ([], undisturbed.retrainings)
@@ -345,6 +381,7 @@ def test_a_monitor_that_dies_at_any_step_of_any_run_decides_and_tells_the_same(
 class Told:
     """What is left of a story: decisions without what surrounded the model, and the reasons of events."""
 
+    window: Any
     decisions: list[dict[str, Any]]
     alerts: list[str]
     retrainings: list[str]
@@ -363,6 +400,7 @@ def _story(house: House, run: Callable[[House], object]) -> Told:
     assert [decision["action"] for decision in stored] == ["none", "alert", "retrain"]
     reasons = [reason for _, reason in house.events]
     return Told(
+        house.spec.monitor.window,
         stored,
         sorted(reason for reason in reasons if reason.startswith("alert")),
         [reason for reason in reasons if reason.startswith("degraded")],
