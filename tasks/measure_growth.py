@@ -48,8 +48,11 @@ def recount(decision: RetrainingDecision, rows: pd.DataFrame) -> None:
 
 
 def labelled_before(spec: ModelSpec, watched: Watched, window: Window) -> int:
-    """The labelled rows of all other windows that began after everything that training could learn from."""
+    """The labelled rows of the windows before this one that began after everything that training could learn from.
+
+    Those after it do not count: judged again, a window must say what it said.
+    """
     until = watched.facts.known_until
     if until is None or spec.time is None:
         return 0
-    return decisions().labelled_after(spec.name, until, besides=decision_id(spec.name, window))
+    return decisions().labelled_between(spec.name, until, window.end, besides=decision_id(spec.name, window))

@@ -139,10 +139,13 @@ class DecisionStore:
             placed.where(_table.c.place >= edge), settled, order=(_table.c.place, _table.c.window_id)
         )
 
-    def labelled_after(self, model: str, start: str, *, besides: str) -> int:
-        """The labelled rows of all windows that began after `start` (ISO event time), but for the window of `besides`."""
+    def labelled_between(self, model: str, start: str, end: str, *, besides: str) -> int:
+        """The labelled rows of all windows that began after `start` and ended by `end` (ISO event time), but for that of `besides`."""
         query = sa.select(sa.func.coalesce(sa.func.sum(_table.c.labelled_rows), 0)).where(
-            _table.c.model == model, _table.c.window_start > start, _table.c.id != besides
+            _table.c.model == model,
+            _table.c.window_start > start,
+            _table.c.window_end <= end,
+            _table.c.id != besides,
         )
         with self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())

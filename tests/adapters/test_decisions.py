@@ -338,8 +338,9 @@ def test_labelled_rows_of_windows_after_a_moment_are_summed_however_many_there_a
         store.store(placed(number, days=number, labelled=number))
     start = make_decision(window=2).window.start
     besides = make_decision(window=5).id
-    assert store.labelled_after("bikes", start, besides=besides) == 3 + 4 + 6 + 7
-    assert store.labelled_after("scooters", start, besides=besides) == 0
+    end = make_decision(window=6).window.end
+    assert store.labelled_between("bikes", start, end, besides=besides) == 3 + 4 + 6
+    assert store.labelled_between("scooters", start, end, besides=besides) == 0
 
 
 def test_those_that_fired_are_found_wherever_their_window_lies(store: DecisionStore) -> None:
