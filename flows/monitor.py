@@ -55,10 +55,11 @@ def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[R
     surroundings = observe(spec, watched, found, at)
     decided = {decision.id: decision for decision in known}
     pending = {window.id for window, rows in found.windows if is_pending(window, rows, champion, decided, spec)}
-    newest = found.windows[-1][0].id if found.windows else ""
+    newest = decision_id(spec.name, found.windows[-1][0]) if found.windows else ""
     made, current = list[RetrainingDecision](), list[RetrainingDecision]()
     for window, rows in found.windows:
-        before = decided.get(decision_id(spec.name, window))
+        name = decision_id(spec.name, window)
+        before = decided.get(name)
         is_due = window.id in pending or (before and goes_by_another(before, window, current, champion, spec))
         if not is_due:
             if before is not None:
@@ -66,14 +67,14 @@ def judge(spec: ModelSpec, champion: Version, at: pd.Timestamp | None) -> list[R
                 current.append(before)
             continue
         past = decisions().past(spec.name, window)
-        filled, around = fill(window, rows, found, spec, champion), surroundings if window.id == newest else None
+        filled, around = fill(window, rows, found, spec, champion), surroundings if name == newest else None
         seen = examine(spec, watched, window, filled, around, surroundings.source, past)
         decision = decide(spec, watched, window, seen.evidence, past, surroundings.dependencies)
         publish(spec, watched, decision, seen.profile, past.earlier)
         made.append(decision)
         current.append(decision)
-    last = decided.get(f"{spec.name}/{newest}")
-    if newest not in [decision.window.id for decision in made] or (last is not None and last.is_fired):
+    last = decided.get(newest)
+    if newest not in [decision.id for decision in made] or (last is not None and last.is_fired):
         raise_alarm(spec, surroundings, last)  # there is no new decision that says it
     # a window that goes by another one stays open until both are said
     for decision in made:

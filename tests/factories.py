@@ -30,6 +30,16 @@ from everloop.domain.windows import Window
 from serving.contract import Contract
 from serving.models import RELEASE_FILE, LoadedModel, Release
 
+BIKES = """
+name = "bikes"
+kind = "regression"
+target = "cnt"
+time = "when"
+key = "id"
+[data]
+source = "rows.csv"
+"""  # the head of a model.toml for the rows of `make_rows`; keys that follow are of [data]
+
 # OpenMP reads it when scikit-learn is first imported; on busy cores its threads fight, for seconds
 os.environ["OMP_NUM_THREADS"] = "1"
 

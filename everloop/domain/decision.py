@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
-from everloop.domain.drift import DriftReport
 from everloop.domain.evidence import Evidence
 from everloop.domain.spec_values import Frozen
 from everloop.domain.windows import Window
@@ -71,7 +70,10 @@ class RetrainingDecision(Evidence):
         return "; ".join(
             f"{name} {what}".strip()
             for name, performance, drift in parts
-            for what in [*(["degraded"] if performance.verdict == "degraded" else []), *_drifted(drift)]
+            for what in [
+                *(["degraded"] if performance.verdict == "degraded" else []),
+                *(" ".join(signal) for signal in sorted(drift.signals)),
+            ]
         )
 
     def is_overtaken(self, earlier: Sequence[RetrainingDecision], *, recent: int) -> bool:
@@ -138,10 +140,6 @@ def recent_before(
     spell = spell_of(version, earlier)
     others = spell[: max(len(spell) - merged, 0)]
     return others[-(recent - 1) :] if recent > 1 else []
-
-
-def _drifted(report: DriftReport) -> list[str]:
-    return [f"{test.column} {test.signal}" for test in report.tests if test.is_drift]
 
 
 def decision_id(model: str, window: Window) -> str:

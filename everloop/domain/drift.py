@@ -47,6 +47,11 @@ class DriftReport(Frozen):
     calibrated: bool = False
 
     @property
+    def signals(self) -> frozenset[tuple[str, Signal]]:
+        """The tests that say drift, by column and signal."""
+        return frozenset((test.column, test.signal) for test in self.tests if test.is_drift)
+
+    @property
     def drifted(self) -> tuple[str, ...]:
         """The columns that drifted, strongest effect first."""
         hits = sorted((test for test in self.tests if test.is_drift), key=lambda test: -test.effect)

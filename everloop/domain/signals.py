@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from everloop.domain.decision import Action, Past
-from everloop.domain.drift import DriftReport
 from everloop.domain.evidence import Evidence, SliceEvidence
 from everloop.domain.monitor_spec import MonitorSpec, Reaction
 from everloop.domain.recovery import find_unrestored
@@ -38,10 +37,10 @@ def degradation(evidence: Evidence, recent: Sequence[Evidence], policy: MonitorS
 
 def drift(evidence: Evidence, recent: Sequence[Evidence], policy: MonitorSpec) -> Iterator[Signal]:
     """Drift stands when the same test of the same column says so again."""
-    found = _signals(evidence.drift)
+    found = evidence.drift.signals
     if not found:
         return
-    hits = max(1 + sum(signal in _signals(before.drift) for before in recent) for signal in found)
+    hits = max(1 + sum(signal in before.drift.signals for before in recent) for signal in found)
     needed = _needed_for_drift(evidence, policy)
     yield _standing("drift", hits, needed, policy.on_drift, evidence.drift.reason, policy)
 
@@ -110,8 +109,8 @@ def slices(evidence: Evidence, recent: Sequence[Evidence], policy: MonitorSpec) 
                 _standing("slice_degradation", hits, policy.needed, "alert", text, policy),
                 about=f"slice_degradation.{found.name}",
             )
-        if (signals := _signals(found.drift)) and policy.on_drift != "ignore":
-            hits = max(1 + sum(signal in _signals(same.drift) for same in before) for signal in signals)
+        if (signals := found.drift.signals) and policy.on_drift != "ignore":
+            hits = max(1 + sum(signal in same.drift.signals for same in before) for signal in signals)
             text = f"{found.name}: {found.drift.reason}"
             yield replace(
                 _standing("slice_drift", hits, _needed_for_drift(found, policy), "alert", text, policy),
@@ -151,8 +150,3 @@ def _reaction(code: str, asks: Reaction, sentence: str, detail: str | None = Non
     if asks == "ignore":
         return Signal(f"{code}_ignored", "none", f"{code} stands and the spec ignores it: {detail or sentence}")
     return Signal(code, asks, sentence)
-
-
-def _signals(report: DriftReport) -> frozenset[tuple[str, str]]:
-    """The tests that say drift, by column and signal."""
-    return frozenset((test.column, test.signal) for test in report.tests if test.is_drift)

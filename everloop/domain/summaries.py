@@ -7,6 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+Points = tuple[np.ndarray, np.ndarray]  # ascending values, and the share of the column at or below each
+
+
+def quantile_of(points: Points, share: float) -> float:
+    """The value that `share` of the column does not exceed."""
+    values, below = points
+    return float(values[min(int(np.searchsorted(below, share)), len(values) - 1)])
+
 
 @dataclass(frozen=True)
 class ColumnSummary:
@@ -48,14 +56,20 @@ class ColumnSummary:
         high = self.support[-1] if self.high is None else self.high
         return float(low), float(high)
 
-    def quantile(self, share: float) -> float | None:
-        """The value that `share` of the finite values do not exceed, as far as `support` is fine; None if there are none."""
+    @property
+    def points(self) -> Points | None:
+        """The finite values from end to end, as far as `support` is fine; None if there are none."""
         if not self.has_numbers:
             return None
         assert self.cdf is not None
         assert self.support is not None
         values = np.union1d(self.support, self.ends)
-        return float(values[min(int(np.searchsorted(self.cdf(values), share)), len(values) - 1)])
+        return values, self.cdf(values)
+
+    def quantile(self, share: float) -> float | None:
+        """The value that `share` of the finite values do not exceed, as far as `support` is fine; None if there are none."""
+        points = self.points
+        return None if points is None else quantile_of(points, share)
 
     @property
     def only_value(self) -> float | str | None:

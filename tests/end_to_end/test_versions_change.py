@@ -21,19 +21,11 @@ from everloop.settings import PROJECT, Settings
 from serving.models import Release
 from serving.proxy import haproxy
 from tests.end_to_end.test_parts_die import wait_until
-from tests.factories import as_requests, make_model, make_rows, make_spec, save_model
+from tests.factories import BIKES, as_requests, make_model, make_rows, make_spec, save_model
 
 MODEL = "bikes"
 KEY = "first-key"
-SPEC = """\
-name = "bikes"
-kind = "regression"
-target = "cnt"
-time = "when"
-key = "id"
-[data]
-source = "rows.csv"
-[features]
+SPEC = f"""{BIKES}[features]
 numeric = ["temp", "wind"]
 categorical = ["season", "city", "holiday"]
 [[search.candidates]]

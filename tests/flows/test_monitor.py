@@ -27,32 +27,25 @@ from everloop.settings import settings
 from flows.monitor import judge
 from flows.train import challenge
 from tasks.wiring import decisions, registry
-from tests.factories import as_requests, make_rows
+from tests.factories import BIKES, as_requests, make_rows
 
 MODEL, HISTORY = "bikes", 2400
-SPEC = """
-name = "bikes"
-kind = "regression"
-target = "cnt"
-time = "when"
-key = "id"
-[data]
-source = "rows.csv"
-history = "all"
+SPEC = f"""{BIKES}history = "all"
 [features]
 numeric = ["temp", "wind"]
 categorical = ["season", "city", "holiday"]
-ranges = { temp = [-30, 50] }
+ranges.temp = [-30, 50]
 [search]
 trials = 1
-candidates = [{ estimator = "sklearn.ensemble.HistGradientBoostingRegressor" }]
+[[search.candidates]]
+estimator = "sklearn.ensemble.HistGradientBoostingRegressor"
 [gates]
 metric = "mae"
 worst_allowed = 100.0
 [serving]
 port = 1
 [monitor]
-window = { span = "6h" }
+window.span = "6h"
 min_rows = 120
 persistence = "2 of 3"
 slices = ["city"]

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from everloop.adapters.window_report.svg import clipped, short, svg, ticks
-from everloop.domain.summaries import ColumnSummary
+from everloop.domain.summaries import ColumnSummary, Points, quantile_of
 
 BARS = 8  # categories that are drawn; the rest are summed
 
@@ -25,16 +25,13 @@ _DISCRETE = 16  # so many distinct numbers or fewer are drawn as bars
 _BULK = (0.002, 0.998)  # the quantiles between which a distribution is drawn
 
 
-Points = tuple[np.ndarray, np.ndarray]  # ascending values, and the share of the column at or below each
-
-
 def plot_column(name: str, reference: ColumnSummary | None, window: ColumnSummary | None) -> Markup | None:
     """The values of the column in the reference and in the window, laid over each other; None if there is nothing to draw."""
     if reference is None or window is None:
         return None
     if reference.categories is not None and window.categories is not None:
         return _bars(name, *_shares(reference, window))
-    known, found = _points(reference), _points(window)
+    known, found = reference.points, window.points
     if known is None or found is None:
         return None
     values = np.union1d(known[0], found[0])
@@ -42,19 +39,6 @@ def plot_column(name: str, reference: ColumnSummary | None, window: ColumnSummar
         names = [f"{value:.6g}" for value in values]
         return _bars(name, names, _steps(known, values), _steps(found, values), set())
     return _densities(name, reference, window)
-
-
-def _points(summary: ColumnSummary) -> Points | None:
-    if summary.cdf is None or summary.support is None or not len(summary.support):
-        return None
-    ends = [value for value in (summary.low, summary.high) if value is not None]
-    values = np.union1d(summary.support, ends)
-    return values, summary.cdf(values)
-
-
-def _quantile(points: Points, share: float) -> float:
-    values, below = points
-    return float(values[min(int(np.searchsorted(below, share)), len(values) - 1)])
 
 
 def _steps(points: Points, values: np.ndarray) -> list[float]:
@@ -66,8 +50,8 @@ def _steps(points: Points, values: np.ndarray) -> list[float]:
 
 def _edges(known: Points, found: Points) -> np.ndarray:
     """Edges of bins over the bulk of both. Values on a grid are binned by whole steps of it, or the bins would beat with it."""
-    low = min(_quantile(points, _BULK[0]) for points in (known, found))
-    high = max(_quantile(points, _BULK[1]) for points in (known, found))
+    low = min(quantile_of(points, _BULK[0]) for points in (known, found))
+    high = max(quantile_of(points, _BULK[1]) for points in (known, found))
     values = np.union1d(known[0], found[0])
     step = float(np.diff(values).min()) if len(values) > 1 else 0.0
     places = (values - low) / step if step else values
@@ -79,7 +63,7 @@ def _edges(known: Points, found: Points) -> np.ndarray:
 
 def _densities(name: str, reference: ColumnSummary, window: ColumnSummary) -> Markup:
     width, height, floor_ = 340, 132, 108
-    both = [points for points in (_points(reference), _points(window)) if points is not None]
+    both = [points for points in (reference.points, window.points) if points is not None]
     edges = _edges(*both)
     # not interpolated between the points that are known: a share that sits on one value would be smeared over two bins
     shares = [np.diff(summary.cdf(edges)) for summary in (reference, window) if summary.cdf is not None]
@@ -93,7 +77,7 @@ def _densities(name: str, reference: ColumnSummary, window: ColumnSummary) -> Ma
     for value in ticks(edges[0], edges[-1], 4):
         place = 6 + (value - edges[0]) / (edges[-1] - edges[0]) * (width - 12)
         parts.append(Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(place, 125, short(value)))
-    medians = [short(_quantile(points, 0.5)) for points in both]
+    medians = [short(quantile_of(points, 0.5)) for points in both]
     title = f"distribution of {name}: median {medians[0]} in the training data, {medians[1]} in this window"
     return svg(width, height, title, parts)
 
